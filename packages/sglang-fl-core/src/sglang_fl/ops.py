@@ -12,6 +12,8 @@ from inspect import Signature, signature
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sglang_fl.errors import DispatchError, nearest
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,6 +30,7 @@ class OpContract:
     Attributes:
         name: the op.
         signature: what an implementation is called with.
+        activations: the tensors that flow through the op; the first decides the call's dtype and device.
         reads: the attributes of ``obj`` that an implementation may rely on.
         overwrites: given the call's bound arguments, the names of those that it may overwrite.
         check: given the bound arguments and the result, the reason why the result is illegal, or None.
@@ -36,6 +39,7 @@ class OpContract:
 
     name: str
     signature: Signature
+    activations: tuple[str, ...]
     reads: tuple[str, ...]
     overwrites: Callable[[Mapping[str, Any]], tuple[str, ...]]
     check: Callable[[Mapping[str, Any], Any], str | None]
@@ -157,20 +161,24 @@ def _check_pair(names: tuple[str, str], like: tuple[Any, Any], result: Any) -> s
     return None
 
 
+_X = ("x",)
 _NORM_READS = ("weight", "variance_epsilon")
 
 CONTRACTS: Mapping[str, OpContract] = MappingProxyType(
     {
         contract.name: contract
         for contract in (
-            OpContract("silu_and_mul", _signature(ActAndMul), (), _nothing, _check_act_and_mul),
-            OpContract("gelu_and_mul", _signature(ActAndMul), (), _nothing, _check_act_and_mul),
-            OpContract("gelu_tanh_and_mul", _signature(ActAndMul), (), _nothing, _check_act_and_mul),
-            OpContract("rms_norm", _signature(RmsNorm), _NORM_READS, _norm_overwrites, _check_norm),
-            OpContract("gemma_rms_norm", _signature(RmsNorm), _NORM_READS, _norm_overwrites, _check_norm),
+            OpContract("silu_and_mul", _signature(ActAndMul), _X, (), _nothing, _check_act_and_mul),
+            OpContract("gelu_and_mul", _signature(ActAndMul), _X, (), _nothing, _check_act_and_mul),
+            OpContract("gelu_tanh_and_mul", _signature(ActAndMul), _X, (), _nothing, _check_act_and_mul),
+            OpContract("rms_norm", _signature(RmsNorm), ("x", "residual"), _NORM_READS, _norm_overwrites, _check_norm),
+            OpContract(
+                "gemma_rms_norm", _signature(RmsNorm), ("x", "residual"), _NORM_READS, _norm_overwrites, _check_norm
+            ),
             OpContract(
                 "layer_norm",
                 _signature(LayerNorm),
+                _X,
                 (*_NORM_READS, "bias", "elementwise_affine", "use_bias"),
                 _nothing,
                 _check_same,
@@ -178,6 +186,7 @@ CONTRACTS: Mapping[str, OpContract] = MappingProxyType(
             OpContract(
                 "rotary_embedding",
                 _signature(RotaryEmbedding),
+                ("query", "key", "position_ids"),
                 ("head_size", "rotary_dim", "is_neox_style", "cos_sin_cache"),
                 _rotary_overwrites,
                 _check_rotary,
@@ -185,3 +194,13 @@ CONTRACTS: Mapping[str, OpContract] = MappingProxyType(
         )
     }
 )
+
+
+def contract_of(op: str) -> OpContract:
+    """The contract of ``op``. Raises DispatchError, with the nearest name, when there is no such op."""
+    try:
+        return CONTRACTS[op]
+    except KeyError:
+        raise DispatchError(
+            "sglang-fl-core", asked=f"the op {op!r}", found="no such op", do=nearest(op, CONTRACTS)
+        ) from None

@@ -1,0 +1,88 @@
+"""The norms. RMSNorm's forward has two arguments that the op has not; it is the same op all the same."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+import torch
+
+from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
+
+_UNEXPRESSED = {
+    "cast_x_before_out_mul": False,
+    "fp32_residual": False,
+    "override_orig_dtype": None,
+    "variance_size_override": None,
+    "x_pad_to_multiple": 0,
+}
+"""What an RMSNorm can be built with that changes its result, and the value at which it does not."""
+
+
+def _rms_norm_reason(layer: Any) -> str | None:
+    from sglang.srt.batch_invariant_ops import is_batch_invariant_mode_enabled  # noqa: PLC0415 - loads Triton
+
+    for name, neutral in _UNEXPRESSED.items():
+        value = getattr(layer, name, neutral)
+        if value != neutral:
+            return f"{name}={value}"
+    return "batch-invariant mode" if is_batch_invariant_mode_enabled() else None
+
+
+def _rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
+    state = layer.__dict__
+    asked, quantizes = None, False
+
+    def forward(
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        post_residual_addition: torch.Tensor | None = None,
+        quant_linear: Any = None,
+    ) -> Any:
+        nonlocal asked, quantizes
+        linear = state.get("_quant_linear") if quant_linear is None else quant_linear
+        if linear is not asked:
+            asked, quantizes = linear, _quantizes(linear)
+        if quantizes:
+            return own(x, residual, post_residual_addition, quant_linear)
+        if post_residual_addition is not None and residual is not None:
+            residual = residual + post_residual_addition
+        return fn(layer, x, residual)
+
+    return forward
+
+
+def _quantizes(linear: Any) -> bool:
+    """Would SGLang answer in FP8 for the linear that consumes the norm?"""
+    from sglang.srt.layers.layernorm import _fp8_static_input_scale  # noqa: PLC0415 - of the releases with quant_linear
+
+    return _fp8_static_input_scale(linear) is not None
+
+
+def _gemma_rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
+    def forward(
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        post_residual_addition: torch.Tensor | None = None,
+    ) -> Any:
+        if post_residual_addition is not None and residual is not None:
+            residual = residual + post_residual_addition
+        return fn(layer, x, residual)
+
+    return forward
+
+
+def _gemma3_rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
+    layer.variance_epsilon = layer.eps  # the name under which an op looks for it
+    return MethodType(fn, layer)
+
+
+def _layer_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
+    return MethodType(fn, layer)
+
+
+_HOME = "sglang.srt.layers.layernorm"
+RMS_NORM = Bridge(f"{_HOME}:RMSNorm", always_op("rms_norm"), _rms_norm_reason, _rms_norm)
+GEMMA_RMS_NORM = Bridge(f"{_HOME}:GemmaRMSNorm", always_op("gemma_rms_norm"), never, _gemma_rms_norm)
+GEMMA3_RMS_NORM = Bridge(f"{_HOME}:Gemma3RMSNorm", always_op("gemma_rms_norm"), never, _gemma3_rms_norm)
+LAYER_NORM = Bridge(f"{_HOME}:LayerNorm", always_op("layer_norm"), never, _layer_norm)

@@ -1,0 +1,100 @@
+"""Hooks SGLang, through its own registry, where a layer picks its forward and where a worker loads its model."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import sys
+from typing import Any
+
+import wrapt
+from sglang.srt.plugins.hook_registry import HookRegistry, HookSource, HookType
+
+from sglang_fl.adapter import seams
+from sglang_fl.adapter.binding import Binder
+from sglang_fl.adapter.bridges.base import Forward
+from sglang_fl.adapter.summary import check_and_report
+from sglang_fl.errors import SeamError
+from sglang_fl.plugins import CORE
+from sglang_fl.session import Session
+
+logger = logging.getLogger(__name__)
+
+_SOURCE = HookSource(plugin_name="sglang_fl", dist_name=CORE)
+
+
+def register_hooks(session: Session) -> None:
+    """Registers what this process needs. Raises SeamError for an SGLang that lacks a hook's target, when strict."""
+    logging.getLogger("sglang_fl").setLevel(session.settings.log_level)
+    version = seams.sglang_version()
+    _complain(seams.unsupported(version), session)
+    binder = Binder(session.dispatcher, session.settings)
+    if session.settings.oot_enabled:
+        _hook(seams.at(seams.FORWARD_CHOICE, version), _forward_choice(binder), session)
+    load_model = seams.at(seams.LOAD_MODEL, version)
+    _when_imported(load_model, lambda: _hook(load_model, _load_model(session, binder), session))
+
+
+def _forward_choice(binder: Binder) -> Any:
+    def choose(original: Forward, layer: Any) -> Forward:
+        return binder.forward_for(layer, original(layer))
+
+    return choose
+
+
+def _load_model(session: Session, binder: Binder) -> Any:
+    activated = False
+
+    def load(original: Forward, runner: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal activated
+        if not activated:  # a draft model's runner loads in the same process
+            activated = True
+            session.activate()
+        result = original(runner, *args, **kwargs)
+        check_and_report(runner.model, session, binder)
+        return result
+
+    return load
+
+
+def _hook(target: str, around: Any, session: Session) -> None:
+    owner, _, attribute = target.rpartition(".")
+    try:
+        getattr(pkgutil.resolve_name(owner), attribute)
+    except (ImportError, AttributeError) as error:
+        _complain(
+            SeamError(
+                CORE,
+                asked=f"SGLang's {target}, to hook it",
+                found=f"SGLang {seams.sglang_version()} has none ({error})",
+                do=f"pip install sglang=={seams.PRIMARY}",
+            ),
+            session,
+        )
+    else:
+        HookRegistry.register(target, around, HookType.AROUND, source=_SOURCE)
+
+
+def _when_imported(target: str, register: Any) -> None:
+    """Registers once the target's module is there: importing it now would cost every process of SGLang seconds."""
+    module = target.rsplit(".", 2)[0]
+    if module in sys.modules:
+        register()
+        return
+
+    def imported(_: Any) -> None:
+        # Another plugin's hook on this target means that SGLang is applying hooks right now, ours with them.
+        applying = bool(HookRegistry._hooks.get(target))
+        register()
+        if not applying:
+            HookRegistry.apply_hooks()
+
+    wrapt.register_post_import_hook(imported, module)
+
+
+def _complain(error: SeamError | None, session: Session) -> None:
+    if error is None:
+        return
+    if session.settings.strict:
+        raise error
+    logger.error("%s", error)

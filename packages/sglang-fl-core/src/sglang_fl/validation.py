@@ -1,0 +1,67 @@
+"""Do the names in the settings exist? Their form is checked where they are read; this needs the plugins."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+
+from sglang_fl.errors import SettingsError, nearest
+from sglang_fl.hookspecs import PROJECT
+from sglang_fl.layers import LAYER_NAMES
+from sglang_fl.ops import CONTRACTS
+from sglang_fl.plugins import Offer
+from sglang_fl.ranking import Candidate
+from sglang_fl.records import Communicator, Platform
+from sglang_fl.settings import Settings
+
+
+def validate(
+    settings: Settings,
+    platform: Platform,
+    candidates: Sequence[Candidate],
+    communicators: Sequence[Offer[Communicator]],
+) -> None:
+    """Raises SettingsError for the first name in the settings that means nothing on this machine."""
+    vendors = {candidate.impl.vendor for candidate in candidates if candidate.impl.vendor}
+    installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
+    layers = (*LAYER_NAMES, *CONTRACTS)
+    _known(settings, "disabled_plugins", "plugin", settings.disabled_plugins, installed)
+    _known(settings, "allow_vendors", "vendor", settings.allow_vendors or (), vendors)
+    _known(settings, "deny_vendors", "vendor", settings.deny_vendors, vendors)
+    _known(settings, "oot_blacklist", "layer class or op", settings.oot_blacklist, layers)
+    _known(settings, "oot_whitelist", "layer class or op", settings.oot_whitelist, layers)
+    _known(settings, "op_backends", "op", settings.op_backends, CONTRACTS)
+    for op, tokens in settings.op_backends.items():
+        ids = {candidate.impl.impl_id for candidate in candidates if candidate.impl.op == op}
+        named = [token.partition(":") for token in tokens if ":" in token]
+        _known(settings, "op_backends", "vendor", [name for kind, _, name in named if kind == "vendor"], vendors)
+        _known(
+            settings, "op_backends", f"implementation of {op}", [name for kind, _, name in named if kind == "impl"], ids
+        )
+    _check_communicator(settings, platform, communicators)
+
+
+def _known(settings: Settings, key: str, what: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    for name in names:
+        if name not in valid:
+            raise SettingsError(
+                f"setting {key} ({settings.origin(key)})",
+                asked=f"the {what} {name!r}",
+                found=f"no such {what} on this machine",
+                do=nearest(name, valid),
+            )
+
+
+def _check_communicator(settings: Settings, platform: Platform, communicators: Sequence[Offer[Communicator]]) -> None:
+    names = {platform.distributed_backend}
+    if settings.communicator in (None, *names):
+        return
+    offered = {offer.record.name for offer in communicators}
+    raise SettingsError(
+        f"setting communicator ({settings.origin('communicator')})",
+        asked=f"the communicator {settings.communicator!r}",
+        found="this release does not put plugins' communicators into SGLang's groups yet"
+        if settings.communicator in offered
+        else f"no such communicator on platform {platform.name}",
+        do=nearest(str(settings.communicator), names),
+    )
