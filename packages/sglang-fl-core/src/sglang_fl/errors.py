@@ -5,8 +5,9 @@
     ├── PluginError         a plugin or a record of it that cannot be used
     ├── PlatformError       no platform, or not the one asked for
     ├── SeamError           SGLang lacks what the adapter hooks
-    └── DispatchError       an op that no implementation may serve
-        └── ContractError   an implementation answered outside its op's contract
+    ├── DispatchError       an op that no implementation may serve
+    │   └── ContractError   an implementation answered outside its op's contract
+    └── TraceError          what was given is not a trace (trace_records.py)
 
 Everything here is an ordinary exception. SGLang logs and swallows ordinary exceptions of its plugins, so
 the adapter's entry points turn these into ``SystemExit`` (see ``adapter/entry.py``), and nobody else does.

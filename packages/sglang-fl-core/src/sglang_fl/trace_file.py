@@ -97,7 +97,7 @@ class TraceFile:
             text = _ENCODER.encode({**header, **fields, **header})
         except (TypeError, ValueError, RecursionError):  # a key that is no string, a NaN, a cycle
             text = _ENCODER.encode({**header, "unreadable": brief(fields)})
-        return f"{text}\n".encode()
+        return f"{text}\n".encode(errors="replace")  # half a surrogate pair is no text for whoever reads it
 
     def _append(self, line: bytes) -> None:
         rest = memoryview(b"\n" + line if self._torn else line)
@@ -113,4 +113,4 @@ class TraceFile:
             logger.error("cannot write the trace in %s, serving goes on without it: %s", self._directory, error)
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=brief)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=brief)

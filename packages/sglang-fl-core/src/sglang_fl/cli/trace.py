@@ -2,74 +2,82 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from sglang_fl.cli.output import AsJson, show, show_error, show_json, table
 from sglang_fl.trace_chrome import write_chrome
 from sglang_fl.trace_records import TraceError
 from sglang_fl.trace_report import Answer, HookNode, OpRow, Process, Report, Shared, read_report
+
+BOUND = ("op", "layer_class", "implementation", "layers", "note")
+QUARANTINED = ("op", "implementation", "dtype", "device", "reason")
 
 
 def trace(
     paths: Annotated[list[Path], typer.Argument(metavar="DIR|FILE", help="Directories of traces, or their files.")],
     chrome: Annotated[
-        Path | None, typer.Option("--chrome", metavar="FILE", help="Write it for Perfetto, too.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--chrome", metavar="FILE", help="Write it for Perfetto, and print no tables.", show_default=False
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Merge what all processes recorded with SGLANG_FL_TRACE: hook calls, selections, op calls."""
-    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
     try:
         report = read_report(paths)
         if chrome is not None:
             count = write_chrome(report.processes, chrome)
-            errors.print(f"{count} events written to {chrome}: open it on https://ui.perfetto.dev")
+            typer.echo(f"{count} events written to {chrome}: open it on https://ui.perfetto.dev", err=True)
     except TraceError as error:
-        errors.print(str(error), style="red")
+        show_error(error)
         raise typer.Exit(2) from error
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2))
-    else:
-        # Plugins' texts are printed as they are: no markup, no emoji.
-        Console(markup=False, highlight=False, emoji=False).print(Group(*_sections(report)))
+        show_json(report.as_dict())
+    elif chrome is None:
+        show(*_sections(report))
 
 
 def _sections(report: Report) -> Iterator[RenderableType]:
     yield _processes(report.processes)
     if report.hooks:
-        yield _hooks(report.hooks)
+        yield Padding(_hooks(report.hooks), (0, 0, 1, 0))
     if report.selections:
         yield _selections(report.selections)
     if report.bound:
-        columns = ("op", "layer_class", "implementation", "layers", "note")
-        yield _shared("Bound layers", columns, report.bound)
+        yield _shared("Bound layers", BOUND, report.bound)
     if report.ops:
         yield _ops(report.ops)
+        yield _shapes(report.ops)
     if report.quarantines:
-        columns = ("op", "implementation", "dtype", "device", "reason")
-        yield _shared("Quarantined implementations", columns, report.quarantines)
+        yield _shared("Quarantined implementations", QUARANTINED, report.quarantines)
     if report.others:
         kinds = Counter(other.what["kind"] for other in report.others)
         yield Text(f"Other records: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}")
 
 
 def _processes(processes: Iterable[Process]) -> Table:
-    table = _table("Processes", "process", "started", "records", "damage", "command")
-    for process in processes:
-        started = datetime.fromtimestamp(process.started).strftime("%F %T") if process.records else ""
-        table.add_row(process.label, started, str(process.records), "; ".join(_damage(process)), " ".join(process.argv))
-    return table
+    columns = ("process", "started", "records", "damage", "command")
+    return table("Processes", columns, (_process(process) for process in processes))
+
+
+def _process(process: Process) -> Iterator[object]:
+    yield process.label
+    yield f"{datetime.fromtimestamp(process.started):%F %T}" if process.records else None
+    yield process.records
+    yield "; ".join(_damage(process))
+    yield " ".join(process.argv)
 
 
 def _damage(process: Process) -> Iterator[str]:
@@ -101,54 +109,54 @@ def _answer(answer: Answer) -> Text:
 
 
 def _selections(selections: Iterable[Shared]) -> Table:
-    table = _table("Selections", "op", "chosen", "rule", "candidates", "processes")
-    for shared in selections:
-        what = shared.what
-        candidates = "\n".join(
-            f"{verdict['rank'] or '-'} {verdict['impl_id']} ({verdict['plugin']}): {verdict['reason']}"
-            for verdict in what["verdicts"]
-        )
-        table.add_row(what["op"], what["chosen"] or "none", what["rule"], candidates, _names(shared.processes))
-    return table
+    columns = ("op", "chosen", "rule", "candidates", "processes")
+    return table("Selections", columns, (_selection(shared) for shared in selections))
+
+
+def _selection(shared: Shared) -> tuple[object, ...]:
+    what = shared.what
+    candidates = "\n".join(
+        f"{verdict['rank'] or '-'} {verdict['impl_id']} ({verdict['plugin']}): {verdict['reason']}"
+        for verdict in what["verdicts"]
+    )
+    return what["op"], what["chosen"] or "none", what["rule"], candidates, _names(shared.processes)
 
 
 def _shared(title: str, columns: tuple[str, ...], rows: Iterable[Shared]) -> Table:
-    table = _table(title, *(column.replace("_", " ") for column in columns), "processes")
-    for row in rows:
-        table.add_row(*(_text(row.what.get(column)) for column in columns), _names(row.processes))
-    return table
+    heads = (*(column.replace("_", " ") for column in columns), "processes")
+    return table(title, heads, ((*(row.what[column] for column in columns), _names(row.processes)) for row in rows))
 
 
 def _ops(rows: Iterable[OpRow]) -> Table:
-    table = _table("Op calls", "op", "implementation", "calls", "layers", "shapes")
-    for column in ("total ms", "median µs", "max µs"):
-        table.add_column(column, justify="right")
-    table.add_column("processes")
-    for row in rows:
-        calls = f"{row.calls}, {row.raised} raised" if row.raised else str(row.calls)
-        times = f"{row.total_ms:.2f}", f"{row.median_us:.1f}", f"{row.max_us:.1f}"
-        layers = ", ".join(f"{n} {name}" if n else name for name, n in row.layers.items())
-        table.add_row(row.op, row.implementation, calls, layers, _shapes(row), *times, _names(row.processes))
-    return table
+    columns = ("op", "implementation", "layers", "calls", "total ms", "median µs", "max µs", "processes")
+    return table("Op calls, host time", columns, (_op(row) for row in rows))
 
 
-def _shapes(row: OpRow) -> str:
-    lines = [f"{n} of {shapes}" for shapes, n in row.shapes]
-    more = row.distinct_shapes - len(row.shapes)
-    return "\n".join([*lines, f"and {more} more"] if more else lines)
+def _op(row: OpRow) -> Iterator[object]:
+    yield row.op
+    yield row.implementation
+    yield ", ".join(f"{n} {name}" if n else name for name, n in row.layers.items())
+    yield f"{row.calls}, {row.raised} raised" if row.raised else row.calls
+    yield f"{row.total_ms:.2f}"
+    yield f"{row.median_us:.1f}"
+    yield f"{row.max_us:.1f}"
+    yield len(row.processes)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def _shapes(rows: Iterable[OpRow]) -> Table:
+    columns = ("op", "implementation", "calls", "shapes")
+    return table("Shapes, the most frequent first", columns, (cells for row in rows for cells in _shape_rows(row)))
+
+
+def _shape_rows(row: OpRow) -> Iterator[tuple[object, ...]]:
+    names: tuple[str | None, str | None] = (row.op, row.implementation)
+    for shapes, calls in row.shapes:
+        yield *names, calls, shapes
+        names = (None, None)
+    if more := row.distinct_shapes - len(row.shapes):
+        yield None, None, None, f"and {more} more"
 
 
 def _names(processes: list[str]) -> str:
     shown = ", ".join(processes[:2])
     return f"{shown} and {len(processes) - 2} more" if len(processes) > 2 else shown
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
