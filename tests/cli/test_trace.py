@@ -110,20 +110,20 @@ def test_files_and_directories_can_be_mixed(run: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [None, "", "hello\n"], ids=["nothing", "an empty directory", "a foreign file"])
-def test_what_is_no_trace_is_one_message_and_exit_2(tmp_path: Path, make: str | None) -> None:
+def test_what_is_no_trace_is_one_message(tmp_path: Path, make: str | None) -> None:
     path = tmp_path / "there"
     if make is not None:
         path.mkdir()
     if make:
         (path / "x.jsonl").write_text(make)
     result = invoke(path)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert result.stdout == ""
     assert str(path) in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_chrome_file_that_cannot_be_written_is_one_message_and_exit_2(run: Path, tmp_path: Path) -> None:
+def test_a_chrome_file_that_cannot_be_written_is_one_message(run: Path, tmp_path: Path) -> None:
     result = invoke(run, "--chrome", tmp_path / "no" / "x.json")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert f"{tmp_path}/no/x.json" in result.stderr

@@ -36,12 +36,12 @@ def _contradiction(impls: list[OpImpl]) -> tuple[str, str] | None:
     for impl in impls:
         if impl.op not in CONTRACTS:
             return f"the op {impl.op!r} ({impl.impl_id})", f"no such op; {nearest(impl.op, CONTRACTS)}"
-        activations = CONTRACTS[impl.op].activations
-        foreign = [name for name in impl.mutates if name not in activations]
+        allowed = CONTRACTS[impl.op].overwritable
+        foreign = [name for name in impl.mutates if name not in allowed]
         if foreign:
             return (
                 f"overwriting {foreign[0]!r} in {impl.op} ({impl.impl_id})",
-                f"it may only overwrite {', '.join(activations)}",
+                f"it may only overwrite {', '.join(allowed)}" if allowed else "it may overwrite nothing",
             )
     counts = Counter((impl.op, impl.impl_id) for impl in impls)
     twice = next((key for key, count in counts.items() if count > 1), None)

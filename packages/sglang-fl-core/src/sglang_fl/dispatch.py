@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sglang_fl.errors import DispatchError
 from sglang_fl.ops import contract_of
 from sglang_fl.policy import SelectionPolicy, entered_policy
-from sglang_fl.probation import Chain, Function, Key, Link, outside_capture
+from sglang_fl.probation import Chain, Function, Key, Link, is_capturing
 from sglang_fl.ranking import Candidate, Selection, select
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ Bound = dict[tuple[str, torch.dtype, torch.device], Function]
 class Dispatcher:
     """Selects and calls the implementations of one process.
 
+    Threads share it without a lock: what two of them make at once is made equal, and ``setdefault`` keeps one. A
+    child that is forked meanwhile finds nothing locked.
+
     Args:
         candidates: all that the plugins offer.
         policy: what the settings want. A policy entered by a ``with`` block goes before it.
@@ -35,7 +38,6 @@ class Dispatcher:
         self._candidates = tuple(candidates)
         self._policy = policy
         self._tracer = tracer
-        self._lock = threading.RLock()
         self._selections: dict[tuple[str, SelectionPolicy], Selection] = {}
         self._links: dict[Key, Link] = {}
         self._chains: dict[tuple[str, torch.dtype, torch.device, SelectionPolicy], Chain] = {}
@@ -45,7 +47,7 @@ class Dispatcher:
     @property
     def quarantined(self) -> tuple[Link, ...]:
         """The implementations that failed, with their reasons."""
-        return tuple(link for link in self._links.values() if link.quarantine is not None)
+        return tuple(link for link in tuple(self._links.values()) if link.quarantine is not None)
 
     def select(self, op: str) -> Selection:
         """Every candidate of ``op`` with its verdict. Raises DispatchError for an op that there is not."""
@@ -53,15 +55,27 @@ class Dispatcher:
         selection = self._selections.get((op, policy))
         if selection is None:
             contract_of(op)
-            selection = select(op, self._candidates, policy)
-            self._selections[op, policy] = selection
-            if self._tracer is not None:
+            made = select(op, self._candidates, policy)
+            selection = self._selections.setdefault((op, policy), made)
+            if self._tracer is not None and selection is made:
                 self._tracer.selection(selection.as_dict())
         return selection
 
     def resolve(self, op: str) -> Function:
-        """The best candidate's function, as its author wrote it. Raises DispatchError when nothing may serve."""
-        return self.select(op).require()[0].impl.load()
+        """The best candidate's function, as its author wrote it.
+
+        Raises DispatchError when nothing may serve, or when the best candidate's function cannot be imported.
+        """
+        best = self.select(op).require()[0]
+        try:
+            return best.impl.load()
+        except (Exception, SystemExit) as error:
+            raise DispatchError(
+                f"implementation {best.impl.impl_id!r} of {best.distribution}",
+                asked=f"the function {best.impl.fn!r} of {op}",
+                found=f"{type(error).__name__}: {error}",
+                do=f"mend {best.distribution}, or prefer another implementation",
+            ) from error
 
     def call(self, op: str, obj: Any, x: torch.Tensor, /, *args: Any, **kwargs: Any) -> Any:
         """Calls ``op`` through the implementation that the policy selects.
@@ -75,38 +89,27 @@ class Dispatcher:
             return fn(obj, x, *args, **kwargs)
         chain = self.chain(op, x)
         result = chain(obj, x, *args, **kwargs)
-        bound[op, x.dtype, x.device] = chain.function()
+        if not is_capturing(x.device):  # nothing proves itself there
+            bound[op, x.dtype, x.device] = chain.function()
         return result
 
     def chain(self, op: str, x: torch.Tensor) -> Chain:
         """The implementations that may serve ``op`` for x's dtype and device, as one function."""
         policy = entered_policy() or self._policy
         key = (op, x.dtype, x.device, policy)
-        with self._lock:
-            if key not in self._chains:
-                ranked = self.select(op).require()
-                links = [self._link(candidate, x) for candidate in ranked]
-                self._chains[key] = Chain(contract_of(op), links, strict=policy.strict, report=self._report)
-            return self._chains[key]
+        chain = self._chains.get(key)
+        if chain is None:
+            links = [self._link(candidate, x) for candidate in self.select(op).require()]
+            made = Chain(contract_of(op), links, strict=policy.strict, report=self._report)
+            chain = self._chains.setdefault(key, made)
+        return chain
 
     def _link(self, candidate: Candidate, x: torch.Tensor) -> Link:
-        impl = candidate.impl
-        key = Key(impl.op, impl.impl_id, x.dtype, x.device)
-        if key not in self._links:
-            self._links[key] = self._load(candidate, key)
-        return self._links[key]
+        key = Key(candidate.impl.op, candidate.impl.impl_id, x.dtype, x.device)
+        return self._links.setdefault(key, Link(candidate, key, self._recorded))
 
-    def _load(self, candidate: Candidate, key: Key) -> Link:
-        impl = candidate.impl
-        try:
-            fn, accepts = impl.load(), impl.load_accepts()
-        except Exception as error:
-            link = Link(candidate, key, _unloadable, None, quarantine=f"cannot be loaded: {error!r}")
-            self._report(link)
-            return link
-        if self._tracer is not None:
-            fn = self._tracer.recorded(impl.op, impl.impl_id, fn)
-        return Link(candidate, key, fn, accepts if impl.graph_safe else outside_capture(accepts))
+    def _recorded(self, op: str, impl_id: str, fn: Function) -> Function:
+        return fn if self._tracer is None else self._tracer.recorded(op, impl_id, fn)
 
     def _report(self, link: Link) -> None:
         key = link.key
@@ -123,8 +126,3 @@ class Dispatcher:
                 device=str(key.device),
                 reason=link.quarantine,
             )
-
-
-def _unloadable(*args: Any, **kwargs: Any) -> Any:
-    msg = "a quarantined implementation was called"
-    raise AssertionError(msg)

@@ -67,8 +67,9 @@ def sglang_fl_register_settings() -> Iterable[Setting]:  # type: ignore[empty-bo
 def sglang_fl_default_settings(platform: Platform) -> Mapping[str, Any]:  # type: ignore[empty-body]
     """This backend's defaults on ``platform``: a mapping with the keys of the YAML file, or an empty one.
 
-    The user's YAML and environment go before it. Two backends that set one key differently are an error, so
-    answer only for your own platform. Keep the values in a YAML file in your wheel.
+    Called once in every process, before the ops. The user's YAML and environment go before it. Two backends that
+    set one key differently are an error, so answer only for your own platform. Keep the values in a YAML file in
+    your wheel.
     """
 
 

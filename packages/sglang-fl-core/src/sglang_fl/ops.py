@@ -45,6 +45,11 @@ class OpContract:
     check: Callable[[Mapping[str, Any], Any], str | None]
     tolerance: Mapping[str, float] = field(default_factory=lambda: TOLERANCE)
 
+    @property
+    def overwritable(self) -> tuple[str, ...]:
+        """What an implementation may overwrite in a call with every argument."""
+        return self.overwrites(dict.fromkeys(self.signature.parameters, True))
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The call's arguments by name, defaults filled in. Raises TypeError for an illegal call."""
         bound = self.signature.bind(*args, **kwargs)
@@ -141,7 +146,7 @@ def _check_same(arguments: Mapping[str, Any], result: Any) -> str | None:
 def _check_norm(arguments: Mapping[str, Any], result: Any) -> str | None:
     if arguments["residual"] is None:
         return _check_same(arguments, result)
-    return _check_pair(("the norm", "the sum"), (arguments["x"], arguments["residual"]), result)
+    return _check_pair(("the norm", "the sum"), (arguments["x"], arguments["x"]), result)
 
 
 def _check_rotary(arguments: Mapping[str, Any], result: Any) -> str | None:

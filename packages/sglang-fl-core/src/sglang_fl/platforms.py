@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sglang_fl.errors import PlatformError, nearest
 from sglang_fl.plugins import Offer
-from sglang_fl.records import Answer, Platform
+from sglang_fl.records import Answer, Platform, refusal
 
 
 def choose_platform(offers: Sequence[Offer[Platform]], name: str | None, said_by: str) -> Offer[Platform]:
@@ -20,13 +20,11 @@ def choose_platform(offers: Sequence[Offer[Platform]], name: str | None, said_by
     if not named:
         known = sorted({offer.record.name for offer in offers})
         raise PlatformError("sglang-fl-core", asked=asked, found="no such platform", do=nearest(str(name), known))
-    missing = {offer.record.name: reason for offer in named if (reason := unavailability(offer.record.is_available))}
-    there = [offer for offer in named if offer.record.name not in missing]
+    reasons = [unavailability(offer.record.is_available) for offer in named]
+    there = [offer for offer, reason in zip(named, reasons, strict=True) if reason is None]
     if not there:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
-        raise PlatformError(
-            "sglang-fl-core", asked=asked, found=f"not available ({reasons})", do="run `sglang-fl doctor`"
-        )
+        told = "; ".join(f"{offer.record.name}: {reason}" for offer, reason in zip(named, reasons, strict=True))
+        raise PlatformError("sglang-fl-core", asked=asked, found=f"not available ({told})", do="run `sglang-fl doctor`")
     best = max(offer.record.priority for offer in there)
     first, *others = sorted(
         (offer for offer in there if offer.record.priority == best), key=lambda offer: offer.record.name
@@ -45,7 +43,6 @@ def choose_platform(offers: Sequence[Offer[Platform]], name: str | None, said_by
 def unavailability(is_available: Callable[[], Answer]) -> str | None:
     """Why something says that it is not available, or None. An exception from it is such a reason."""
     try:
-        answer = is_available()
-    except Exception as error:
+        return refusal(is_available())
+    except (Exception, SystemExit) as error:  # an SDK may give up in its own way
         return f"asking raised {type(error).__name__}: {error}"
-    return None if answer is True else str(answer or "no reason given")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import logging
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
 from sglang_fl import hookspecs
+from sglang_fl.brief import brief
 from sglang_fl.errors import PluginError, nearest
 from sglang_fl.hookspecs import PROJECT
 
@@ -34,6 +36,7 @@ class Plugin:
         distribution, version: where it was installed from.
         hooks: the hooks that it implements.
         problem: why it is left out, or None while it serves.
+        relay: pluggy's callers of its hooks. Each plugin has its own, so that no other can disturb a call.
     """
 
     name: str
@@ -41,9 +44,10 @@ class Plugin:
     version: str
     hooks: tuple[str, ...] = ()
     problem: PluginError | None = None
+    relay: pluggy.HookRelay | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return f"plugin {self.name!r} of {self.distribution} {self.version}"
+        return f"plugin {self.name!r} of {self.distribution} {self.version}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,8 @@ class Plugins:
     """The loaded backends of one process. Iterating gives every plugin, the broken ones too."""
 
     def __init__(self, tracer: Tracer | None = None) -> None:
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._plugins: dict[str, Plugin] = {}
-        if tracer is not None:
-            tracer.watch(self._manager)
+        self._tracer = tracer
+        self._plugins: list[Plugin] = []
 
     @classmethod
     def load(cls, disabled: Collection[str] = (), tracer: Tracer | None = None) -> Plugins:
@@ -77,7 +78,7 @@ class Plugins:
         return plugins
 
     def __iter__(self) -> Iterator[Plugin]:
-        return iter(self._plugins.values())
+        return iter(self._plugins)
 
     @property
     def problems(self) -> list[PluginError]:
@@ -86,49 +87,42 @@ class Plugins:
 
     def add_entry_point(self, entry_point: importlib.metadata.EntryPoint) -> None:
         """Imports the module that ``entry_point`` names and registers it."""
-        distribution, version = _origin(entry_point)
-        plugin = Plugin(entry_point.name, distribution, version)
+        plugin = Plugin(entry_point.name, *_origin(entry_point))
         try:
             module = entry_point.load()
         except (Exception, SystemExit) as error:
-            asked = f"the module {entry_point.value!r}"
-            self._plugins[f"{plugin.name} of {distribution}"] = plugin
-            self._leave_out(plugin, asked, f"{type(error).__name__}: {error}", error)
+            self._plugins.append(plugin)
+            self.leave_out(plugin, f"the module {entry_point.value!r}", error)
         else:
             self.add(plugin, module)
 
     def add(self, plugin: Plugin, module: object) -> None:
         """Registers a plugin's module, or leaves it out when its hooks are not ones that exist."""
-        taken = self._plugins.get(plugin.name)
-        key = plugin.name if taken is None else f"{plugin.name} of {plugin.distribution}"
-        self._plugins[key] = plugin
+        taken = next((other for other in self if other.name == plugin.name and other.problem is None), None)
+        self._plugins.append(plugin)
         if taken is not None:
-            self._leave_out(plugin, f"the name {plugin.name!r}", f"it is taken by {taken}")
+            self.leave_out(plugin, f"the name {plugin.name!r}", f"it is taken by {taken}")
             return
-        marked = [name for name in dir(module) if self._manager.parse_hookimpl_opts(module, name) is not None]
-        wrong = [name for name in dir(module) if name.startswith(f"{PROJECT}_") and name not in marked]
-        unknown = [name for name in marked if name not in SPECS]
-        if unknown:
-            self._leave_out(plugin, f"a hook {unknown[0]!r}", f"no such hook; {nearest(unknown[0], SPECS)}")
-        elif wrong and wrong[0] not in unknown and callable(getattr(module, wrong[0])):
-            self._leave_out(plugin, f"the function {wrong[0]!r}", "it is not marked with @hookimpl")
-        elif not marked:
-            self._leave_out(plugin, "its hooks", f"none; {nearest('', SPECS)}")
+        try:
+            misfit = self._register(plugin, module)
+        except Exception as error:  # pluggy refuses it, or looking into it raises
+            self.leave_out(plugin, "its hooks", error)
         else:
-            self._register(plugin, module, tuple(marked))
+            if misfit is not None:
+                self.leave_out(plugin, *misfit)
 
     def call(self, hook: str, **arguments: Any) -> list[tuple[Plugin, Any]]:
-        """Calls ``hook`` of each plugin that has it, and gives each answer with its plugin.
+        """Calls ``hook`` of each plugin that has it, and gives each answer but None with its plugin.
 
         A plugin that raises is left out from here on.
         """
-        answers = []
+        answers: list[tuple[Plugin, Any]] = []
         for plugin in self:
             if plugin.problem is None and hook in plugin.hooks:
                 try:
-                    answers.append((plugin, self._call_one(plugin, hook, arguments)))
+                    answers += [(plugin, answer) for answer in getattr(plugin.relay, hook)(**arguments)]
                 except (Exception, SystemExit) as error:
-                    self._leave_out(plugin, f"its hook {hook}", f"{type(error).__name__}: {error}", error)
+                    self.leave_out(plugin, f"its hook {hook}", error)
         return answers
 
     def collect(self, hook: str, kind: type[Record], **arguments: Any) -> list[Offer[Record]]:
@@ -137,57 +131,75 @@ class Plugins:
         for plugin, answer in self.call(hook, **arguments):
             try:
                 offers += [Offer(_checked(record, kind), plugin) for record in _each(answer)]
-            except Exception as error:  # a generator raises here, not in the call
-                self._leave_out(plugin, f"{kind.__name__} records from its hook {hook}", str(error), error)
+            except (Exception, SystemExit) as error:  # a generator raises here, not in the call
+                self.leave_out(plugin, f"{kind.__name__} records from its hook {hook}", error)
         return [offer for offer in offers if offer.plugin.problem is None]
 
-    def leave_out(self, plugin: Plugin, asked: str, found: str) -> None:
+    def leave_out(self, plugin: Plugin, asked: str, found: str | BaseException) -> None:
         """Reports ``plugin`` as broken; it is not called again."""
-        self._leave_out(plugin, asked, found)
-
-    def _register(self, plugin: Plugin, module: object, hooks: tuple[str, ...]) -> None:
-        try:
-            self._manager.register(module, plugin.name)
-        except (pluggy.PluginValidationError, ValueError) as error:
-            self._leave_out(plugin, "its hooks", str(error), error)
-        else:
-            plugin.hooks = hooks
-
-    def _call_one(self, plugin: Plugin, hook: str, arguments: dict[str, Any]) -> Any:
-        others = [module for name, module in self._manager.list_name_plugin() if name != plugin.name]
-        answers = self._manager.subset_hook_caller(hook, others)(**arguments)
-        return answers[0] if answers else None
-
-    def _leave_out(self, plugin: Plugin, asked: str, found: str, cause: BaseException | None = None) -> None:
+        cause = found if isinstance(found, BaseException) else None
         plugin.problem = PluginError(
             str(plugin),
             asked=asked,
-            found=found,
+            found=str(found) if cause is None or isinstance(cause, _Garbage) else f"{type(cause).__name__}: {cause}",
             do=f"mend or upgrade {plugin.distribution}, or set SGLANG_FL_DISABLED_PLUGINS={plugin.name}",
         )
         plugin.problem.__cause__ = cause
         logger.warning("left out: %s", plugin.problem)
 
+    def _register(self, plugin: Plugin, module: object) -> tuple[str, str] | None:
+        """Gives ``plugin`` its hooks; or says what it asked for that cannot be, and why."""
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(hookspecs)
+        options = {name: manager.parse_hookimpl_opts(module, name) for name in dir(module)}
+        marked = {name: chosen for name, chosen in options.items() if chosen is not None}
+        misfit = _misfit(module, marked)
+        if misfit is None:
+            manager.register(module, plugin.name)
+            if self._tracer is not None:
+                self._tracer.watch(manager)
+            plugin.relay, plugin.hooks = manager.hook, tuple(marked)
+        return misfit
+
+
+class _Garbage(TypeError):
+    """A hook's answer that is not made of records."""
+
+
+def _misfit(module: object, marked: Mapping[str, pluggy.HookimplOpts]) -> tuple[str, str] | None:
+    """What a plugin's module asks for that cannot be, and why; None when its hooks are ones that exist."""
+    unmarked = [name for name in dir(module) if name.startswith(f"{PROJECT}_") and name not in marked]
+    functions = [name for name in unmarked if inspect.isroutine(getattr(module, name))]
+    for name in (*marked, *functions):
+        if name not in SPECS:
+            return f"a hook {name!r}", f"no such hook; {nearest(name, SPECS)}"
+    for name, options in marked.items():
+        if options["wrapper"] or options["hookwrapper"] or options["specname"]:
+            return f"the hook {name!r} with options", "only a plain @hookimpl: each plugin is asked on its own"
+    if functions:
+        return f"the function {functions[0]!r}", "it is not marked with @hookimpl"
+    return None if marked else ("its hooks", f"none; {nearest('', SPECS)}")
+
 
 def _each(answer: Any) -> Iterable[Any]:
-    if answer is None:
-        return ()
-    if isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
-        msg = f"{answer!r}, which is no list of records"
-        raise TypeError(msg)
+    if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
+        msg = f"{brief(answer)}, which is no list of records"
+        raise _Garbage(msg)
     return answer
 
 
 def _checked(record: Any, kind: type[Record]) -> Record:
     if not isinstance(record, kind):
-        msg = f"{record!r} among them"
-        raise TypeError(msg)
+        msg = f"{brief(record)} among them"
+        raise _Garbage(msg)
     return record
 
 
 def _origin(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:
     dist = entry_point.dist
-    return (dist.name, dist.version) if dist is not None else ("an unknown distribution", "")
+    if dist is None or "Name" not in dist.metadata:  # an uninstallation that was cut short leaves such ones
+        return "an unknown distribution", ""
+    return dist.name, dist.version
 
 
 def _entry_point_key(entry_point: importlib.metadata.EntryPoint) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sglang_fl.errors import SettingsError, nearest
+from sglang_fl.ops import CONTRACTS
 from sglang_fl.records import BackendImplKind, OpImpl
 from sglang_fl.settings import FrozenMapping
 
@@ -33,6 +35,10 @@ class SelectionPolicy:
         allow_vendors: the only vendors that may serve, or None for all.
         deny_vendors: vendors that may not.
         said_by: field -> the setting that says so, for explanations.
+
+    Raises:
+        SettingsError: for a value without a meaning. Vendors and ids that nobody offers are none of these: one
+            policy may be meant for several machines.
     """
 
     prefer: str | None = None
@@ -44,15 +50,14 @@ class SelectionPolicy:
 
     def __post_init__(self) -> None:
         if self.prefer is not None and self.prefer not in _KINDS:
-            msg = f"prefer is {self.prefer!r}, but must be one of {', '.join(_KINDS)}"
-            raise ValueError(msg)
-        orders = FrozenMapping({op: tuple(tokens) for op, tokens in self.per_op_order.items()})
-        for token in (token for tokens in orders.values() for token in tokens):
-            check_token(token)
-        allowed = None if self.allow_vendors is None else frozenset(self.allow_vendors)
-        object.__setattr__(self, "per_op_order", orders)
+            raise _refused(f"prefer {self.prefer!r}", "no such kind", nearest(str(self.prefer), _KINDS))
+        if not isinstance(self.strict, bool):
+            raise _refused(f"strict {self.strict!r}", "no truth value", "write True or False")
+        allowed = None if self.allow_vendors is None else _names("allow_vendors", self.allow_vendors)
+        object.__setattr__(self, "prefer", None if self.prefer is None else str(self.prefer))
+        object.__setattr__(self, "per_op_order", _orders(self.per_op_order))
         object.__setattr__(self, "allow_vendors", allowed)
-        object.__setattr__(self, "deny_vendors", frozenset(self.deny_vendors))
+        object.__setattr__(self, "deny_vendors", _names("deny_vendors", self.deny_vendors))
 
     @classmethod
     def of(cls, settings: Settings) -> SelectionPolicy:
@@ -82,7 +87,11 @@ class SelectionPolicy:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _entered.set(_entered.get()[:-1])
+        # Its own entry, which is not always the last: a generator's block may end within another's.
+        entered = list(_entered.get())
+        if self in entered:
+            del entered[len(entered) - 1 - entered[::-1].index(self)]
+        _entered.set(tuple(entered))
 
 
 def entered_policy() -> SelectionPolicy | None:
@@ -91,17 +100,45 @@ def entered_policy() -> SelectionPolicy | None:
     return entered[-1] if entered else None
 
 
-def check_token(token: str) -> None:
-    """Raises ValueError unless ``token`` has the form of one."""
-    prefix, _, name = token.partition(":")
-    if token not in _KINDS and not (prefix in ("vendor", "impl") and name):
-        msg = f"{token!r} is no token: use {', '.join(_KINDS)}, vendor:NAME or impl:ID"
-        raise ValueError(msg)
-
-
 def matches(impl: OpImpl, token: str) -> bool:
     """Does ``token`` mean ``impl``?"""
     prefix, _, name = token.partition(":")
     if prefix == "impl":
         return impl.impl_id == name
     return impl.kind == prefix and (not name or impl.vendor == name)
+
+
+def _orders(orders: object) -> FrozenMapping[str, tuple[str, ...]]:
+    if not isinstance(orders, Mapping):
+        raise _refused(f"per_op_order {orders!r}", "no mapping", 'write a mapping, as in {"rms_norm": ["vendor"]}')
+    return FrozenMapping({op: _order(op, tokens) for op, tokens in orders.items()})
+
+
+def _order(op: str, tokens: Iterable[str]) -> tuple[str, ...]:
+    if op not in CONTRACTS:
+        raise _refused(f"an order for the op {op!r}", "no such op", nearest(str(op), CONTRACTS))
+    if isinstance(tokens, str):
+        raise _refused(f"the order {tokens!r} for {op}", "a single text", "write a list of tokens, best first")
+    order = tuple(tokens)
+    for token in order:
+        if not _is_token(token):
+            do = f"use {', '.join(_KINDS)}, vendor:NAME or impl:ID"
+            raise _refused(f"the token {token!r} for {op}", "no such token", do)
+    return tuple(map(str, order))
+
+
+def _is_token(token: object) -> bool:
+    if not isinstance(token, str):
+        return False
+    prefix, _, name = token.partition(":")
+    return token in _KINDS or (prefix in ("vendor", "impl") and name != "")
+
+
+def _names(what: str, names: object) -> frozenset[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise _refused(f"{what} {names!r}", "no list", f'write a list of vendors, as in {what}=["ascend"]')
+    return frozenset(names)
+
+
+def _refused(asked: str, found: str, do: str) -> SettingsError:
+    return SettingsError("SelectionPolicy", asked=asked, found=found, do=do)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import enum
 import pkgutil
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Reason = str
 Answer = bool | Reason
 """``True``, or the reason why not (``False`` gives none)."""
+
+
+def refusal(answer: Answer) -> Reason | None:
+    """Why ``answer`` is a no, or None when it is a yes. What is no text counts by its truth: numpy has bools too."""
+    if isinstance(answer, str):
+        return answer or "no reason given"
+    return None if answer else "no reason given"
 
 
 class BackendImplKind(str, enum.Enum):
@@ -75,7 +83,10 @@ class OpImpl:
         _require(self.accepts is None or _is_target(self.accepts), "accepts", self.accepts, "a function")
         _require(callable(self.is_available), "is_available", self.is_available, "a function")
         has_vendor = isinstance(self.vendor, str) and self.vendor != ""
-        _require(has_vendor or self.kind is not BackendImplKind.VENDOR, "vendor", self.vendor, "the vendor's name")
+        needs_none = self.vendor is None and self.kind is not BackendImplKind.VENDOR
+        _require(has_vendor or needs_none, "vendor", self.vendor, "the vendor's name")
+        _require(_is_names(self.mutates), "mutates", self.mutates, "a tuple of argument names")
+        _require(isinstance(self.graph_safe, bool), "graph_safe", self.graph_safe, "True or False")
         if self.priority is None:
             object.__setattr__(self, "priority", int(BackendPriority[self.kind.name]))
         _check_priority(self.priority)
@@ -90,6 +101,7 @@ class OpImpl:
 
 
 Capability = Literal["triton", "graph_capture", "pynccl", "hicache_kernels", "pinned_memory"]
+_CAPABILITIES = frozenset(get_args(Capability))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +148,12 @@ class Platform:
 
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str) and self.name != "", "name", self.name, "a name")
-        _require(isinstance(self.device_type, str), "device_type", self.device_type, "a torch device type")
+        is_type = isinstance(self.device_type, str) and self.device_type != ""
+        _require(is_type, "device_type", self.device_type, "a torch device type")
         _require(callable(self.is_available), "is_available", self.is_available, "a function")
         _check_priority(self.priority)
+        known = isinstance(self.capabilities, Set) and self.capabilities <= _CAPABILITIES
+        _require(known, "capabilities", self.capabilities, f"a set, of {', '.join(sorted(_CAPABILITIES))}")
         _require(
             self.in_tree or callable(self.total_memory),
             "total_memory",
@@ -231,11 +246,19 @@ class Diagnosis:
 
 
 def _is_target(value: object) -> bool:
-    return callable(value) or (isinstance(value, str) and value.count(":") == 1)
+    return callable(value) or (isinstance(value, str) and re.fullmatch(r"[^:\s]+:[^:\s]+", value) is not None)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
 
 
 def _load(target: Callable[..., Any] | str) -> Callable[..., Any]:
-    return pkgutil.resolve_name(target) if isinstance(target, str) else target
+    found = pkgutil.resolve_name(target) if isinstance(target, str) else target
+    if not callable(found):
+        msg = f"{target!r} is {found!r:.60}, which is no function"
+        raise TypeError(msg)
+    return found
 
 
 def _check_priority(value: object) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from sglang_fl.candidates import collect_candidates
+from sglang_fl.declarations import Declared, declared_settings, default_settings
 from sglang_fl.dispatch import Dispatcher
+from sglang_fl.errors import SglangFlError
 from sglang_fl.platforms import choose_platform
-from sglang_fl.plugins import Offer, Plugins
+from sglang_fl.plugins import CORE, Offer, Plugins
 from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
-from sglang_fl.records import Communicator, Platform, Setting
+from sglang_fl.records import Communicator, Platform
 from sglang_fl.settings import Settings, early_settings, load_settings
 from sglang_fl.tracing import Tracer
 from sglang_fl.validation import validate
@@ -35,7 +38,7 @@ class Session:
     """
 
     settings: Settings
-    declared: tuple[tuple[str, Setting], ...]
+    declared: Declared
     plugins: Plugins
     platforms: tuple[Offer[Platform], ...]
     platform: Platform
@@ -53,15 +56,11 @@ class Session:
         early = early_settings(environ)  # which plugins to load, before they can declare settings of their own
         tracer = Tracer.start(early.trace, early.trace_dir)
         plugins = Plugins.load(early.disabled_plugins, tracer)
-        declared = tuple(
-            (offer.plugin.distribution, offer.record)
-            for offer in plugins.collect("sglang_fl_register_settings", Setting)
-        )
+        declared = declared_settings(plugins)
         platforms = tuple(plugins.collect("sglang_fl_register_platforms", Platform))
         settings = load_settings(environ, declared)
         platform = choose_platform(platforms, settings.platform, str(settings.origin("platform"))).record
-        answers = plugins.call("sglang_fl_default_settings", platform=platform)
-        settings = load_settings(environ, declared, [(plugin.distribution, answer) for plugin, answer in answers])
+        settings = load_settings(environ, declared, default_settings(plugins, platform, declared))
         candidates = collect_candidates(plugins, platform)
         communicators = tuple(plugins.collect("sglang_fl_register_communicators", Communicator, platform=platform))
         if settings.strict and plugins.problems:
@@ -75,13 +74,39 @@ class Session:
 
         Raises PluginError when one fails: it may have done half of what it does.
         """
-        before = len(self.plugins.problems)
+        serving = [plugin for plugin in self.plugins if plugin.problem is None]
         self.plugins.call("sglang_fl_activate", platform=self.platform, settings=self.settings)
-        if len(self.plugins.problems) > before:
-            raise self.plugins.problems[-1]
+        for plugin in serving:
+            if plugin.problem is not None:
+                raise plugin.problem
+
+
+# A thread that asks while another starts the session waits for it, and so does a fork.
+_starting = threading.RLock()
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+_under_way = threading.Lock()
 
 
 @cache
 def session() -> Session:
-    """This process's session. SGLang calls its plugins without arguments, so there is one, made at first need."""
-    return Session.start(os.environ)
+    """This process's session. SGLang calls its plugins without arguments, so there is one, made at first need.
+
+    Raises SglangFlError as :meth:`Session.start` does, and for a hook that asks for it while it is being made.
+    """
+    with _starting:
+        return _only_session()
+
+
+@cache
+def _only_session() -> Session:
+    if not _under_way.acquire(blocking=False):
+        raise SglangFlError(
+            CORE,
+            asked="an op or a setting",
+            found="that the plugins are still being loaded",
+            do="call ops from sglang_fl_activate on; until then name functions as 'module:attribute'",
+        )
+    try:
+        return Session.start(os.environ)
+    finally:
+        _under_way.release()

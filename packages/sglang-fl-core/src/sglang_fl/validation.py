@@ -23,9 +23,10 @@ def validate(
 ) -> None:
     """Raises SettingsError for the first name in the settings that means nothing on this machine."""
     vendors = {candidate.impl.vendor for candidate in candidates if candidate.impl.vendor}
-    installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
     layers = (*LAYER_NAMES, *CONTRACTS)
-    _known(settings, "disabled_plugins", "plugin", settings.disabled_plugins, installed)
+    if settings.disabled_plugins:  # looking through all that is installed takes a while
+        installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
+        _known(settings, "disabled_plugins", "plugin", settings.disabled_plugins, installed)
     _known(settings, "allow_vendors", "vendor", settings.allow_vendors or (), vendors)
     _known(settings, "deny_vendors", "vendor", settings.deny_vendors, vendors)
     _known(settings, "oot_blacklist", "layer class or op", settings.oot_blacklist, layers)

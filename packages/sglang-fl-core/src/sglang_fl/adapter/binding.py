@@ -7,8 +7,8 @@ layer's first call.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,8 @@ import torch
 from sglang_fl.adapter.bridges import BRIDGES, Bridge
 from sglang_fl.adapter.bridges.base import Forward
 from sglang_fl.dispatch import Dispatcher
+from sglang_fl.layers import SUBCLASSES
+from sglang_fl.oot import left_by_user
 from sglang_fl.probation import is_capturing
 from sglang_fl.settings import Settings
 
@@ -31,13 +33,13 @@ class Binding:
         layer_class: its class's name.
         op: the op that its class stands for.
         kept: why it keeps SGLang's own forward, or None when the op serves it.
-        wanted: whether the user wants it so.
+        by_user: the user wants it so.
     """
 
     layer_class: str
     op: str
     kept: str | None = None
-    wanted: bool = True
+    by_user: bool = False
 
 
 class Binder:
@@ -68,32 +70,23 @@ class Binder:
 
     def binding(self, layer: torch.nn.Module) -> Binding | None:
         """What became of ``layer``: None for a layer of no bridged class."""
-        if layer in self._bindings:
-            return self._bindings[layer]
         bridge = bridge_of(type(layer))
-        if bridge is None:
-            return None
-        return Binding(type(layer).__name__, bridge.op_of(layer) or "", "SGLang pins its forward")
+        if bridge is None or layer in self._bindings:
+            return self._bindings.get(layer)
+        binding = self._decide(bridge, layer)
+        return binding if binding.kept else replace(binding, kept="SGLang pins its forward")
 
     def _decide(self, bridge: Bridge, layer: torch.nn.Module) -> Binding:
         name, op = type(layer).__name__, bridge.op_of(layer)
         if op is None:
-            return Binding(name, bridge.class_name, "no op computes this variant", wanted=False)
-        listed = self._listed({op, *(cls.__name__ for cls in _up_to(bridge, type(layer)))})
-        if listed is not None:
-            return Binding(name, op, listed)
+            return Binding(name, bridge.class_name, "no op computes this variant")
+        left = left_by_user((op, *(cls.__name__ for cls in _up_to(bridge, type(layer)))), self._settings)
+        if left is not None:
+            return Binding(name, op, left, by_user=True)
         overridden = next(_overridden(bridge, type(layer)), None)
         if overridden is not None:
             return Binding(name, op, f"it has a {overridden} of its own")
         return Binding(name, op, bridge.own_reason(layer))
-
-    def _listed(self, names: Collection[str]) -> str | None:
-        """The list by which the user keeps a layer of these names with SGLang, if there is one."""
-        if not set(names).isdisjoint(self._settings.oot_blacklist):
-            return f"oot_blacklist ({self._settings.origin('oot_blacklist')})"
-        if self._settings.oot_whitelist and set(names).isdisjoint(self._settings.oot_whitelist):
-            return f"not in oot_whitelist ({self._settings.origin('oot_whitelist')})"
-        return None
 
     def _starter(self, op: str, bridge: Bridge, layer: Any, own: Forward) -> Forward:
         def start(obj: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -139,6 +132,9 @@ def _overridden(bridge: Bridge, cls: type) -> Iterator[str]:
     for name in vars(base):
         if name.startswith("forward_") and any(name in vars(other) for other in below):
             yield name
+    calls_ours = SUBCLASSES.get(bridge.class_name, ())
+    if any("forward" in vars(other) and other.__name__ not in calls_ours for other in below):
+        yield "forward"  # it may go past what we bind, as Llama4VisionRotaryEmbedding's does
 
 
 def _target(cls: type) -> str:

@@ -23,6 +23,7 @@ def selected_platform() -> str | None:
     """The name of :func:`__getattr__`'s class for SGLang to load, or None where SGLang's own platform stays."""
     record = session().platform
     if record.in_tree:
+        _require_in_tree(record)
         return None
     _refuse_to_hide_an_accelerator(record)
     return f"{__name__}:SelectedPlatform"
@@ -170,6 +171,16 @@ def _capabilities(record: Platform) -> Any:
         return None
     claimed = {field: True for name, field in _CAPABILITY_FIELDS.items() if name in record.capabilities}
     return PlatformCapabilities(**{f: v for f, v in claimed.items() if f in PlatformCapabilities.__struct_fields__})
+
+
+def _require_in_tree(record: Platform) -> None:
+    if record.device_type.upper() not in PlatformEnum.__members__:
+        raise PlatformError(
+            f"platform {record.name!r}",
+            asked=f"SGLang's own platform for {record.device_type} devices",
+            found=f"SGLang {seams.sglang_version()} has none",
+            do="install the chip vendor's backend, or choose another platform with SGLANG_FL_PLATFORM",
+        )
 
 
 def _refuse_to_hide_an_accelerator(record: Platform) -> None:

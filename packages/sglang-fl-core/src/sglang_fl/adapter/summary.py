@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
+import setproctitle
 import torch
 from sglang.srt.plugins.hook_registry import HookRegistry
 
@@ -25,7 +26,8 @@ OWN = "SGLang"
 
 @dataclass(frozen=True)
 class Row:
-    """Layers of one class with one fate: what serves them, of which kind, how many they are, and a note on why."""
+    """Layers of one class with one fate: what serves them, of which kind, how many they are, why, and
+    whether the user wants it so."""
 
     op: str
     layer_class: str
@@ -33,6 +35,7 @@ class Row:
     kind: str
     layers: int
     note: str
+    by_user: bool
 
 
 def check_and_report(model: torch.nn.Module, session: Session, binder: Binder) -> None:
@@ -40,6 +43,7 @@ def check_and_report(model: torch.nn.Module, session: Session, binder: Binder) -
     rows = summarize(_bind_layers(model, binder, enabled=session.settings.oot_enabled), session.dispatcher)
     logger.info("ops of %s on platform %s\n%s", type(model).__name__, session.platform.name, as_text(rows))
     if session.tracer is not None:
+        session.tracer.event("process", name=setproctitle.getproctitle())  # "sglang::scheduler_TP0"
         session.tracer.name_layers(model)
         session.tracer.bound([asdict(row) for row in rows])
     if session.settings.dispatch_log is not None:
@@ -63,10 +67,11 @@ def summarize(bindings: Iterable[Binding], dispatcher: Dispatcher) -> list[Row]:
 
 
 def _row(binding: Binding, count: int, dispatcher: Dispatcher) -> Row:
+    op, name = binding.op, binding.layer_class
     if binding.kept is not None:
-        return Row(binding.op, binding.layer_class, OWN, "", count, binding.kept)
-    impl = dispatcher.select(binding.op).require()[0].impl
-    return Row(binding.op, binding.layer_class, impl.impl_id, str(impl.kind), count, "")
+        return Row(op, name, OWN, "", count, binding.kept, binding.by_user)
+    impl = dispatcher.select(op).require()[0].impl
+    return Row(op, name, impl.impl_id, str(impl.kind), count, "", by_user=False)
 
 
 def as_text(rows: list[Row]) -> str:
@@ -79,9 +84,7 @@ def as_text(rows: list[Row]) -> str:
 
 def _bind_layers(model: torch.nn.Module, binder: Binder, *, enabled: bool) -> list[Binding]:
     layers = [module for module in model.modules() if bridge_of(type(module)) is not None]
-    if not enabled:
-        return [Binding(type(layer).__name__, "", "oot_enabled is off") for layer in layers]
-    for layer in layers:
+    for layer in layers if enabled else ():
         if layer._forward_method is None:
             layer._forward_method = layer._resolve_forward_method()
         if isinstance(layer._forward_method, Deferred):
@@ -117,7 +120,7 @@ def _problems(rows: list[Row], session: Session) -> Iterable[SeamError]:
 def _unserved(rows: list[Row]) -> Iterable[SeamError]:
     for op in sorted({row.op for row in rows}):
         mine = [row for row in rows if row.op == op]
-        unwanted = [row for row in mine if row.note and "oot_" not in row.note]
+        unwanted = [row for row in mine if row.note and not row.by_user]
         if len(unwanted) == len(mine):
             yield SeamError(
                 CORE,

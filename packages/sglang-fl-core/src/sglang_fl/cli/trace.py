@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from sglang_fl.cli.output import AsJson, show, show_error, show_json, table
+from sglang_fl.cli.output import AsJson, show, show_json, table
 from sglang_fl.trace_chrome import write_chrome
-from sglang_fl.trace_records import TraceError
 from sglang_fl.trace_report import Answer, HookNode, OpRow, Process, Report, Shared, read_report
 
 BOUND = ("op", "layer_class", "implementation", "layers", "note")
@@ -35,14 +34,10 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Merge what all processes recorded with SGLANG_FL_TRACE: hook calls, selections, op calls."""
-    try:
-        report = read_report(paths)
-        if chrome is not None:
-            count = write_chrome(report.processes, chrome)
-            typer.echo(f"{count} events written to {chrome}: open it on https://ui.perfetto.dev", err=True)
-    except TraceError as error:
-        show_error(error)
-        raise typer.Exit(2) from error
+    report = read_report(paths)
+    if chrome is not None:
+        count = write_chrome(report.processes, chrome)
+        typer.echo(f"{count} events written to {chrome}: open it on https://ui.perfetto.dev", err=True)
     if as_json:
         show_json(report.as_dict())
     elif chrome is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -63,19 +62,9 @@ def sglang_fl_register_platforms() -> list[Platform]:
 
 @hookimpl
 def sglang_fl_diagnose() -> Iterator[Diagnosis]:
-    """PyTorch, its accelerator and Triton."""
-    if find_spec("torch") is None:
-        yield Diagnosis(
-            subject="PyTorch",
-            ok=False,
-            found="not installed",
-            wanted="the PyTorch of your device's vendor, or SGLang's own",
-            remedy='pip install "sglang-fl-core[sglang]"',
-        )
-    else:
-        yield Diagnosis(subject="PyTorch", ok=True, found=importlib.metadata.version("torch"))
+    """The accelerator that torch finds."""
+    if find_spec("torch") is not None:
         yield Diagnosis(subject="accelerator", ok=None, found=_accelerator_found())
-    yield Diagnosis(subject="Triton", ok=None, found=_triton_found())
 
 
 def _accelerator() -> str | None:
@@ -103,9 +92,3 @@ def _accelerator_found() -> str:
         return "none: this torch is built for the CPU alone"
     answer = _accelerator_is_available()
     return device_type if answer is True else f"none: {answer}"
-
-
-def _triton_found() -> str:
-    distributions = importlib.metadata.packages_distributions().get("triton", ())
-    found = [f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(distributions)]
-    return ", ".join(found) or "not installed; the reference ops do not need it"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sglang_fl.records import Setting
 from sglang_fl.settings.forms import FrozenMapping
-from sglang_fl.settings.model import CORE, DEFAULT, Origin, Settings
+from sglang_fl.settings.model import CORE, CORE_SETTINGS, DEFAULT, Origin, Settings
 from sglang_fl.settings.sources import (
     Given,
     Source,
@@ -71,18 +71,19 @@ def _of_user(environ: Mapping[str, str], known: Vocabulary) -> list[Written]:
 def _settle(sources: Sequence[Source], known: Vocabulary) -> Settings:
     opposed = rivals(known)
     settled = {key: _decide(key, sources, opposed[key], known) for key in known}
-    backends = {key for key, entry in known.items() if entry.owner != CORE}
+    core = {setting.key for setting in CORE_SETTINGS}
     return Settings(
-        **{key: given.value for key, given in settled.items() if key not in backends},
-        of_backends=FrozenMapping({key: given.value for key, given in settled.items() if key in backends}),
+        **{key: given.value for key, given in settled.items() if key in core},
+        of_backends=FrozenMapping({key: given.value for key, given in settled.items() if key not in core}),
         origins=FrozenMapping({key: given.origin for key, given in settled.items()}),
-        backend_help=FrozenMapping({key: entry.setting.help for key, entry in known.items() if key in backends}),
+        backend_help=FrozenMapping({key: entry.setting.help for key, entry in known.items() if key not in core}),
     )
 
 
 def _decide(key: str, sources: Sequence[Source], opposed: set[str], known: Vocabulary) -> Given:
     """The value of one key, and its origin with what that overrides. ``sources`` come highest first."""
-    for rank, source in enumerate(sources):
+    is_mentioned = any(key in source for source in sources)
+    for rank, source in enumerate(sources if is_mentioned else ()):
         given = _claim(key, source, opposed, known)
         if given is not None:
             lower = [other[key].origin for other in sources[rank + 1 :] if key in other]

@@ -69,7 +69,7 @@ class Settings:
     op_backends: Annotated[
         Orders,
         Key(
-            "op: its order, of flagos, vendor, reference, vendor:NAME and impl:ID; the first available one serves",
+            "the order for an op, of flagos, vendor, reference, vendor:NAME, impl:ID; the first available serves",
             env="SGLANG_FL_PER_OP",
         ),
     ] = _NONE

@@ -14,7 +14,7 @@ from sglang_fl.settings.yaml_file import read_yaml
 
 _PREFIX = "SGLANG_FL_"
 BARRED: Mapping[Kind, frozenset[str]] = {
-    "platform": frozenset({"enabled", "config", "platform", "disabled_plugins"}),
+    "platform": frozenset({"enabled", "config", "platform", "disabled_plugins", "trace", "trace_dir"}),
     "yaml": frozenset({"enabled", "config"}),
     "environment": frozenset(),
 }
@@ -82,6 +82,7 @@ def read_defaults(defaults: Iterable[tuple[str, Mapping[str, Any]]], known: Voca
             if key in merged and merged[key].value != given.value:
                 raise _disagreement(key, merged[key], given)
             merged.setdefault(key, given)
+    _check_exclusions("the platform's defaults", merged, known)
     return merged
 
 
@@ -90,7 +91,7 @@ def read(written: Written, known: Vocabulary) -> Source:
     present = {key: entry for key, entry in known.items() if written.name(entry.setting) in written.content}
     source = {key: _read_one(written, entry) for key, entry in present.items()}
     _check_allowed(written, source, known)
-    _check_exclusions(written, source, known)
+    _check_exclusions(written.where, source, known)
     return source
 
 
@@ -137,7 +138,7 @@ def _check_allowed(written: Written, source: Source, known: Vocabulary) -> None:
         )
 
 
-def _check_exclusions(written: Written, source: Source, known: Vocabulary) -> None:
+def _check_exclusions(where: str, source: Source, known: Vocabulary) -> None:
     opposed = rivals(known)
     for key in source:
         for other in sorted(opposed[key] & source.keys()):
@@ -145,7 +146,7 @@ def _check_exclusions(written: Written, source: Source, known: Vocabulary) -> No
                 raise SettingsError(
                     CORE,
                     asked=f"{source[key].origin} together with {source[other].origin}",
-                    found=f"two lists that exclude each other, both in {written.where}",
+                    found=f"two lists that exclude each other, both in {where}",
                     do="keep one of them",
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -49,8 +50,8 @@ def vocabulary(declared: Iterable[tuple[str, Setting]]) -> Vocabulary:
     Raises SettingsError where a key or a variable is declared twice, a type cannot be read or can change, a default
     is not of its type, or a setting excludes one that nobody declares.
     """
-    known: dict[str, Declared] = {}
-    for owner, setting in (*((CORE, setting) for setting in CORE_SETTINGS), *declared):
+    known = dict(_of_core())
+    for owner, setting in declared:
         _check_new(owner, setting, known)
         known[setting.key] = _declare(owner, setting)
     for entry in known.values():
@@ -74,6 +75,12 @@ def read_value(entry: Declared, given: object, where: str) -> Any:
         raise _value_error(entry.setting, where, error) from error
     _check_immutable(entry, value)
     return value
+
+
+@cache
+def _of_core() -> Vocabulary:
+    """Core's own settings. pydantic takes a tenth of a second for them, and a process reads them several times."""
+    return {setting.key: _declare(CORE, setting) for setting in CORE_SETTINGS}
 
 
 def _declare(owner: str, setting: Setting) -> Declared:
@@ -119,7 +126,7 @@ def _check_immutable(entry: Declared, value: object) -> None:
             entry.owner,
             asked=f"the setting {entry.setting.key!r} of type {entry.setting.type!r}",
             found="that its values can change, while settings are shared between threads",
-            do="declare an immutable type, such as tuple or frozenset instead of list or set",
+            do="declare an immutable type, such as tuple, frozenset or FrozenMapping",
         ) from error
 
 
@@ -129,8 +136,8 @@ def _check_new(owner: str, setting: Setting, known: Vocabulary) -> None:
         if same:
             raise SettingsError(
                 owner,
-                asked=f"to declare the setting {min(same)}",
-                found=f"that {other.owner} declares it too",
+                asked=f"a setting {max(same)} of its own",
+                found=f"that {other.owner} declares it already",
                 do="rename one of them, or leave one backend out with SGLANG_FL_DISABLED_PLUGINS",
             )
 

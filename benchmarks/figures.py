@@ -1,0 +1,133 @@
+"""Figures: what a benchmark measured, each with the bound that it must keep.
+
+A script makes one :class:`Figures`, adds to it as it measures, and ends with ``finish``::
+
+    args = parser("What a bound op costs.").parse_args()
+    figures = Figures()
+    figures.add("dispatch.bound_op", 0.12, "us", at_most=0.2)
+    figures.finish(args.json)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+VERSIONS_OF = ("torch", "sglang", "sglang-fl-core")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. ``bound`` is ``-`` where there is none, and ``ok`` is then true."""
+
+    name: str
+    value: float
+    unit: str
+    bound: str
+    ok: bool
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "missed"
+        return f"figure {self.name} {self.value:.6g} {self.unit} bound {self.bound} {verdict}"
+
+
+class Figures:
+    """The figures of one run, printed as they are added."""
+
+    def __init__(self) -> None:
+        self._figures: list[Figure] = []
+
+    def add(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        equals: float | None = None,
+    ) -> None:
+        """Prints a figure, and keeps it. ``name`` and ``unit`` are single words; give one bound or none."""
+        bound, ok = _judge(value, at_most, at_least, equals)
+        self._figures.append(Figure(name, value, unit, bound, ok))
+        print(self._figures[-1], flush=True)
+
+    def finish(self, file: Path | None = None) -> NoReturn:
+        """Writes the JSON ``file``, if one is wanted, and exits: 1 when a bound was missed or there is no figure."""
+        if file is not None:
+            file.write_text(json.dumps(self._report(), indent=2) + "\n")
+        sys.exit(0 if self._figures and all(figure.ok for figure in self._figures) else 1)
+
+    def _report(self) -> dict[str, Any]:
+        return {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": _command(),
+            "device": _device(),
+            "cpu": _cpu(),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+            "figures": [asdict(figure) for figure in self._figures],
+        }
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A command line with ``--json FILE``, for a script to add to."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    return result
+
+
+def _judge(value: float, at_most: float | None, at_least: float | None, equals: float | None) -> tuple[str, bool]:
+    bounds = [
+        (f"{sign}{bound:.6g}", kept)  # not a number keeps no bound
+        for sign, bound, kept in (
+            ("<=", at_most, at_most is not None and value <= at_most),
+            (">=", at_least, at_least is not None and value >= at_least),
+            ("==", equals, equals is not None and value == equals),
+        )
+        if bound is not None
+    ]
+    if len(bounds) > 1:
+        msg = f"a figure has one bound, not {' and '.join(text for text, _ in bounds)}"
+        raise ValueError(msg)
+    return bounds[0] if bounds else ("-", True)
+
+
+def _command() -> str:
+    """What to type to run this script again, in any checkout."""
+    spec = sys.modules["__main__"].__spec__
+    script = ["-m", spec.name] if spec is not None else [Path(sys.argv[0]).name]
+    return shlex.join(["python", *script, *sys.argv[1:]])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    """The accelerator's name, or ``cpu``."""
+    import torch  # noqa: PLC0415 - a script that measures start-up time must not have it loaded
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return "cpu"
+    name = getattr(torch.get_device_module(accelerator), "get_device_name", lambda: accelerator.type)
+    return str(name())
+
+
+def _cpu() -> str:
+    """The processor's model, which ``platform`` does not tell on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

@@ -1,0 +1,74 @@
+"""What the plugin adds to a process's start: its import beyond torch, and its entry points beyond SGLang's own imports.
+
+Every figure is the median over fresh processes, in seconds of the processor: all of it is importing and computing,
+and the clock on the wall would count whatever else the machine does.
+
+    python -m benchmarks.startup [--json FILE]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+
+from benchmarks.figures import Figures, parser
+
+PROCESSES = 5
+IMPORT_S, ENTRY_POINTS_S = 0.1, 0.3
+
+IMPORT = """
+import time, torch
+start = time.process_time()
+import sglang_fl
+print(time.process_time() - start)
+"""
+
+PUBLIC_NAMES = """
+import time, torch
+start = time.process_time()
+import sglang_fl
+for name in sglang_fl.__all__:
+    getattr(sglang_fl, name)
+print(time.process_time() - start)
+"""
+
+# SGLANG_PLUGINS keeps SGLang from calling the entry points itself, so that they can be timed after its imports.
+ENTRY_POINTS = """
+import time
+import sglang, sglang.launch_server
+from sglang.srt.plugins.hook_registry import HookRegistry
+start = time.process_time()
+from sglang_fl.adapter.entry import activate_platform, load_plugin
+activate_platform()
+load_plugin()
+HookRegistry.apply_hooks()
+print(time.process_time() - start)
+"""
+
+
+def main() -> None:
+    """Starts the processes and prints the figures."""
+    args = parser(__doc__).parse_args()
+    figures = Figures()
+    figures.add("startup.import_sglang_fl", seconds(IMPORT), "s", at_most=IMPORT_S)
+    figures.add("startup.import_public_names", seconds(PUBLIC_NAMES), "s")
+    figures.add("startup.entry_points", seconds(ENTRY_POINTS), "s", at_most=ENTRY_POINTS_S)
+    figures.finish(args.json)
+
+
+def seconds(program: str) -> float:
+    """The median of what ``program`` prints last, over fresh processes and after one that fills the disk cache."""
+    return statistics.median([_run(program) for _ in range(PROCESSES + 1)][1:])
+
+
+def _run(program: str) -> float:
+    # With bytecode caches, as Python has them unless it is told otherwise.
+    environ = os.environ | {"SGLANG_PLUGINS": "none", "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, env=environ, check=True)
+    return float(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    main()

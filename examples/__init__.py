@@ -1,0 +1,1 @@
+"""The demo, and what it shares with the tests and the benchmarks: a small model, and a server to ask."""

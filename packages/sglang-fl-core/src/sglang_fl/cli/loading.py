@@ -1,0 +1,71 @@
+"""What the commands look at: this machine as a process of SGLang would find it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+from sglang_fl.errors import PlatformError, SettingsError, SglangFlError
+from sglang_fl.plugins import CORE, Offer, Plugin, Plugins, Record
+from sglang_fl.records import Setting
+from sglang_fl.settings import Settings, early_settings
+
+if TYPE_CHECKING:
+    from sglang_fl.session import Session
+
+Declared = tuple[tuple[str, Setting], ...]
+
+
+def start() -> Session:
+    """All that a process of SGLang's would know. Raises SglangFlError for what would stop it there."""
+    with redirect_stdout(sys.stderr):  # stdout is the answer's, and a backend's SDK may greet
+        try:
+            import torch  # noqa: F401, PLC0415 - it costs seconds, which not every command needs
+        except (ImportError, OSError) as error:
+            raise PlatformError(
+                CORE, asked="PyTorch", found=f"{type(error).__name__}: {error}", do="run `sglang-fl doctor`"
+            ) from error
+        from sglang_fl.session import Session  # noqa: PLC0415 - it imports torch
+
+        return Session.start(os.environ)
+
+
+def load_plugins() -> Plugins:
+    """The plugins alone, loaded even where other settings than ``disabled_plugins`` cannot be read."""
+    with redirect_stdout(sys.stderr):
+        return Plugins.load(early().disabled_plugins)
+
+
+def collect(plugins: Plugins, hook: str, kind: type[Record]) -> list[Offer[Record]]:
+    """The records that a hook without arguments returns."""
+    with redirect_stdout(sys.stderr):
+        return plugins.collect(hook, kind)
+
+
+def declared_settings(plugins: Plugins) -> Declared:
+    """The settings that the plugins add, each with its distribution."""
+    offers = collect(plugins, "sglang_fl_register_settings", Setting)
+    return tuple((offer.plugin.distribution, offer.record) for offer in offers)
+
+
+def early() -> Settings:
+    """The settings that are read before plugins are loaded, or what of them says which plugins not to load."""
+    try:
+        return early_settings(os.environ)
+    except SettingsError:
+        variable = "SGLANG_FL_DISABLED_PLUGINS"
+        return early_settings({variable: os.environ.get(variable, "")})
+
+
+def problem_of(plugin: Plugin, stopped_by: SglangFlError | None) -> SglangFlError | None:
+    """Why ``plugin`` is left out, or None. It may be what stopped :func:`start`: a hook failed that only that calls."""
+    its_own = stopped_by is not None and stopped_by.who == str(plugin)
+    return plugin.problem or (stopped_by if its_own else None)
+
+
+def quietly() -> None:
+    """Keeps the log of left-out plugins off the terminal, for a command that shows them itself."""
+    logging.getLogger("sglang_fl").addHandler(logging.NullHandler())

@@ -1,0 +1,1 @@
+"""Models for ``SGLANG_EXTERNAL_MODEL_PACKAGE``."""

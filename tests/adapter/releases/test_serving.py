@@ -1,0 +1,129 @@
+"""Each release starts its engine, on a platform and with ops of plugins, and answers as transformers does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.adapter.releases.engine import SEED
+from tests.adapter.releases.wheels import search_path, source_folder
+from tests.models import tiny_llama
+from tests.third_parties import third_party
+
+ROOT = Path(__file__).parents[3]
+PROMPTS = [[1, 5, 9, 200, 33], [7, 7, 250]]
+TOKENS = 16
+
+PLATFORM = """
+    from dataclasses import replace
+
+    from sglang_fl import hookimpl
+    from sglang_fl.reference import hooks
+
+    @hookimpl
+    def sglang_fl_register_platforms():
+        cpu = next(platform for platform in hooks.sglang_fl_register_platforms() if platform.name == "cpu")
+        return [replace(cpu, name="acme", server_args={"schedule_policy": "lpm", "random_seed": 3})]
+"""
+
+TABLE = """\
+ops of LlamaForCausalLM on platform acme
+op                layer class      implementation   layers
+rms_norm          RMSNorm          SGLang           1       SGLang pins its forward
+rms_norm          RMSNorm          reference.torch  4
+rotary_embedding  RotaryEmbedding  reference.torch  1
+silu_and_mul      SiluAndMul       reference.torch  2
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an engine answered, the settings that it ran with, and all that its processes printed."""
+
+    version: str
+    tokens: list[list[int]]
+    schedule_policy: str
+    random_seed: int
+    log: str
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def wanted(model: Path) -> list[list[int]]:
+    """The greedy answers of transformers, in fp32."""
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    answers = [list(prompt) for prompt in PROMPTS]
+    with torch.inference_mode():
+        for ids in answers:
+            for _ in range(TOKENS):
+                ids.append(int(reference(torch.tensor([ids])).logits[0, -1].argmax()))
+    return [ids[len(prompt) :] for ids, prompt in zip(answers, PROMPTS, strict=True)]
+
+
+@pytest.mark.server
+@pytest.mark.timeout(900)
+def test_a_release_serves_with_our_ops_on_a_plugins_platform(
+    release: str, model: Path, wanted: list[list[int]], tmp_path: Path
+) -> None:
+    served = serve(release, model, tmp_path)
+
+    assert served.version == release
+    assert served.tokens == wanted
+    assert TABLE in served.log
+    assert served.schedule_policy == "lpm", "the platform's default"
+    assert served.random_seed == SEED, "the user's value goes before the platform's default"
+
+
+def serve(release: str, model: Path, folder: Path) -> Served:
+    """Starts the release's engine as its own process, asks it ``PROMPTS``, and ends it with all its workers.
+
+    Strict, it does not start if one of our hooks did not take.
+    """
+    log, answer = folder / "log", folder / "answer.json"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.adapter.releases.engine", str(model), str(answer)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(release, third_party(folder, "acme-chip", PLATFORM)),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    try:
+        process.communicate(json.dumps([PROMPTS, TOKENS]).encode())
+    finally:
+        with suppress(ProcessLookupError):  # none of its processes is left
+            os.killpg(process.pid, signal.SIGKILL)
+    text = log.read_text(errors="replace")
+    assert process.returncode == 0, f"SGLang {release} ended with status {process.returncode}:\n{text[-5000:]}"
+    return Served(**json.loads(answer.read_text()), log=text)
+
+
+def environment(release: str, plugins: Path) -> dict[str, str]:
+    """This process's, without its settings of SGLang and of ours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
+    models = (source_folder(release) / "sglang/srt/models").glob("*.py")
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join(map(str, [*search_path(release), plugins])),
+        "CUDA_VISIBLE_DEVICES": "",
+        "SGLANG_FL_PLATFORM": "acme",
+        "SGLANG_FL_STRICT": "1",
+        "SGLANG_EXTERNAL_MODEL_PACKAGE": "tests.adapter.releases.external",
+        "SGLANG_DISABLED_MODEL_ARCHS": ",".join(file.stem for file in models),  # importing them takes 10 seconds
+    }

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.figures import Figures, parser
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+def status_of(figures: Figures, file: Path | None = None) -> object:
+    with pytest.raises(SystemExit) as ending:
+        figures.finish(file)
+    return ending.value.code
+
+
+@given(value=finite, bound=finite)
+def test_a_figure_is_ok_exactly_when_it_keeps_its_bound(value: float, bound: float) -> None:
+    for kept, limits in (
+        (value <= bound, {"at_most": bound}),
+        (value >= bound, {"at_least": bound}),
+        (value == bound, {"equals": bound}),
+    ):
+        figures = Figures()
+        figures.add("f", value, "us", **limits)
+        assert status_of(figures) == (0 if kept else 1)
+
+
+@pytest.mark.parametrize("limit", ["at_most", "at_least", "equals"])
+def test_not_a_number_keeps_no_bound(limit: str) -> None:
+    figures = Figures()
+    figures.add("f", math.nan, "us", **{limit: 1.0})
+    assert status_of(figures) == 1
+
+
+def test_a_line_has_name_value_unit_bound_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = Figures()
+    figures.add("call", 0.25, "us", at_most=0.2)
+    figures.add("prompts", 16, "prompts", equals=16)
+    figures.add("speed", 1234.5, "tokens/s")
+    assert capsys.readouterr().out.splitlines() == [
+        "figure call 0.25 us bound <=0.2 missed",
+        "figure prompts 16 prompts bound ==16 ok",
+        "figure speed 1234.5 tokens/s bound - ok",
+    ]
+
+
+def test_one_missed_bound_among_kept_ones_fails_the_run() -> None:
+    figures = Figures()
+    figures.add("kept", 1, "s", at_most=2)
+    figures.add("missed", 3, "s", at_most=2)
+    figures.add("kept too", 1, "s", at_most=2)
+    assert status_of(figures) == 1
+
+
+def test_a_run_without_figures_fails() -> None:
+    assert status_of(Figures()) == 1
+
+
+def test_a_figure_with_two_bounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="one bound, not <=1 and >=0"):
+        Figures().add("f", 0.5, "s", at_most=1, at_least=0)
+
+
+def test_the_json_file_tells_what_was_measured_on_what(tmp_path: Path) -> None:
+    file = parser("").parse_args(["--json", str(tmp_path / "figures.json")]).json
+    figures = Figures()
+    figures.add("call", 0.25, "us", at_most=0.2)
+    assert status_of(figures, file) == 1
+    report = json.loads(file.read_text())
+    assert report["figures"] == [{"name": "call", "value": 0.25, "unit": "us", "bound": "<=0.2", "ok": False}]
+    assert set(report["versions"]) == {"python", "torch", "sglang", "sglang-fl-core"}
+    assert all(report[key] for key in ("date", "command", "device", "cpu"))

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sglang_fl.dispatch import Dispatcher
+from sglang_fl.policy import SelectionPolicy
+from sglang_fl.ranking import Candidate
+from sglang_fl.records import BackendImplKind, OpImpl
+from sglang_fl.tracing import Tracer
+from tests.cli.conftest import Cli, Install
+from tests.cli.vendors import ACME
+
+
+def fail(obj: object, x: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("illegal instruction")
+
+
+def candidate(op: str, impl_id: str, fn: Callable[..., torch.Tensor], priority: int) -> Candidate:
+    impl = OpImpl(op=op, impl_id=impl_id, kind=BackendImplKind.DEFAULT, fn=fn, priority=priority)
+    return Candidate(impl, "acme_chip", "acme-chip")
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """The trace of a process in which an implementation of silu_and_mul was quarantined."""
+    directory = tmp_path / "trace"
+    tracer = Tracer.start({"select"}, directory)
+    candidates = [
+        candidate("silu_and_mul", "flagos.bad", fail, 2),
+        candidate("silu_and_mul", "flagos.good", lambda obj, x: x[..., : x.shape[-1] // 2], 1),
+    ]
+    Dispatcher(candidates, SelectionPolicy(), tracer).call("silu_and_mul", object(), torch.zeros(1, 2))
+    return directory
+
+
+def test_json_is_the_selection_with_layers_and_quarantines(cli: Cli, install: Install) -> None:
+    install("acme-chip", ACME)
+
+    told = json.loads(cli("explain", "rms_norm", "--json").stdout)
+
+    assert (told["op"], told["chosen"], told["rule"]) == ("rms_norm", "vendor.acme", "declared priority")
+    assert [(row["rank"], row["impl_id"], row["reason"]) for row in told["verdicts"]] == [
+        (1, "vendor.acme", "priority 100"),
+        (2, "reference.torch", "priority 50"),
+    ]
+    assert told["layers"]["RMSNorm"] is None
+    assert told["quarantines"] == []
+
+
+def test_unavailable_candidate_is_named_with_its_reason(cli: Cli, install: Install) -> None:
+    install("acme-chip", ACME)
+
+    line = next(line for line in cli("explain", "silu_and_mul").stdout.splitlines() if "vendor.acme" in line)
+
+    assert line.split()[0] == "rejected"
+    assert "not available: [b]acme.ko[/b] is not loaded :cry:" in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "chosen", "reason"),
+    [
+        ("SGLANG_FL_PREFER", "reference", "reference.torch", "preferred by SGLANG_FL_PREFER"),
+        (
+            "SGLANG_FL_PER_OP",
+            "rms_norm=reference|vendor",
+            "reference.torch",
+            "reference is number 1 in SGLANG_FL_PER_OP",
+        ),
+        ("SGLANG_FL_DENY_VENDORS", "acme", "reference.torch", "vendor acme is denied by SGLANG_FL_DENY_VENDORS"),
+    ],
+)
+def test_setting_that_decides_is_named(
+    cli: Cli, install: Install, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, chosen: str, reason: str
+) -> None:
+    install("acme-chip", ACME)
+    monkeypatch.setenv(variable, value)
+
+    printed = cli("explain", "rms_norm").stdout
+
+    assert printed.startswith(f"rms_norm: {chosen} serves, by ")
+    assert reason in printed
+
+
+def test_layers_left_to_sglang_are_named_with_the_setting(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGLANG_FL_OOT_BLACKLIST", "GemmaRMSNorm")
+
+    layers = json.loads(cli("explain", "gemma_rms_norm", "--json").stdout)["layers"]
+
+    assert layers == {"GemmaRMSNorm": "oot_blacklist (SGLANG_FL_OOT_BLACKLIST)", "Gemma3RMSNorm": None}
+
+
+def test_op_that_nothing_may_serve_is_explained_without_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGLANG_FL_STRICT", "1")
+    monkeypatch.setenv("SGLANG_FL_PREFER", "vendor")
+
+    result = cli("explain", "rms_norm")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("rms_norm: nothing serves, by prefer vendor from SGLANG_FL_PREFER")
+    assert "strict (SGLANG_FL_STRICT)" in result.stdout
+
+
+def test_quarantines_of_a_trace_are_shown_for_their_op_alone(cli: Cli, trace: Path) -> None:
+    silu, norm = (
+        json.loads(cli("explain", op, "--trace", trace, "--json").stdout) for op in ("silu_and_mul", "rms_norm")
+    )
+
+    (quarantine,) = silu["quarantines"]
+    assert (quarantine["implementation"], quarantine["dtype"], quarantine["device"]) == (
+        *("flagos.bad", "torch.float32"),
+        "cpu",
+    )
+    assert quarantine["reason"] == "RuntimeError: illegal instruction"
+    assert len(quarantine["processes"]) == 1
+    assert norm["quarantines"] == []
+    assert "RuntimeError: illegal instruction" in cli("explain", "silu_and_mul", "--trace", trace).stdout
+
+
+def test_unknown_op_is_an_error_with_the_nearest_name(cli: Cli) -> None:
+    result = cli("explain", "rmsnorm")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean 'rms_norm'?" in result.stderr
+
+
+def test_trace_that_is_missing_is_an_error(cli: Cli) -> None:
+    result = cli("explain", "rms_norm", "--trace", "nowhere")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nowhere" in result.stderr
+
+
+def test_op_must_be_given(cli: Cli) -> None:
+    assert cli("explain").exit_code == 2

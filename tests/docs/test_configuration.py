@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sglang_fl.errors import SettingsError
+from sglang_fl.settings import Settings, load_settings
+from sglang_fl.settings.model import CORE_SETTINGS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The page's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+def default_shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_table_has_every_setting_with_its_variable_default_and_meaning() -> None:
+    defaults = {row.key: default_shown(row.value) for row in Settings().explain()}
+    rows = [f"| `{one.key}` | `{one.variable}` | `{defaults[one.key]}` | {one.help} |" for one in CORE_SETTINGS]
+
+    assert re.findall(r"^\| `.*\|$", PAGE, flags=re.MULTILINE) == rows
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_yaml_block_loads_and_changes_something(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(block, encoding="utf-8")
+
+    assert load_settings({"SGLANG_FL_CONFIG": str(path)}) != Settings(config=path)
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
+def test_variables_of_a_command_load_and_change_something(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my.yaml").write_text("strict: true")
+    monkeypatch.chdir(tmp_path)
+    variables = dict(word.split("=", 1) for word in shlex.split(command) if re.match(r"[A-Z_]+=", word))
+
+    assert load_settings(variables) != Settings()
+
+
+CASES = {
+    "a misspelt variable": ({"SGLANG_FL_PREFR": "vendor"}, None),
+    "a misspelt key": ({}, "opbackends: {rms_norm: [vendor]}"),
+    "a value that is not offered": ({"SGLANG_FL_PREFER": "vendr"}, None),
+    "a malformed token": ({}, "op_backends: {rms_norm: [vendor, 'vendr:cuda']}"),
+    "a wrong type": ({}, "oot_blacklist:"),
+    "both lists": ({"SGLANG_FL_OOT_BLACKLIST": "RMSNorm", "SGLANG_FL_OOT_WHITELIST": "SiluAndMul"}, None),
+    "a missing file": ({"SGLANG_FL_CONFIG": "missing.yaml"}, None),
+    "no mapping": ({}, "- prefer"),
+    "bad syntax": ({}, "prefer: vendor\nallow_vendors: [ascend"),
+    "a key set twice": ({}, "prefer: vendor\nstrict: true\nprefer: flagos"),
+    "a backend's setting without it": ({"USE_FLAGGEMS": "0"}, None),
+    "environment only": ({}, "enabled: false"),
+}
+
+
+def message(variables: dict[str, str], content: str | None) -> str:
+    """The error of these settings, read in the working directory."""
+    if content is not None:
+        Path("my.yaml").write_text(content, encoding="utf-8")
+        variables = {**variables, "SGLANG_FL_CONFIG": "my.yaml"}
+    with pytest.raises(SettingsError) as caught:
+        load_settings(variables)
+    return str(caught.value).replace(str(Path.cwd()), "/srv")
+
+
+def test_errors_shown_are_those_that_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    raised = [message(*case) for case in CASES.values()]
+
+    assert [line for block in blocks("text") for line in block.splitlines()] == raised

@@ -1,0 +1,54 @@
+"""The demo as a user runs it: a process of its own, which must leave none behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+DEMO = [sys.executable, "-m", "examples.demo"]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
+
+
+def test_the_demo_answers_and_shows_what_served_it() -> None:
+    result = subprocess.run(
+        [*DEMO, "--question", "What is the capital of France?"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "The capital of France is Paris." in result.stdout
+    for op in ("rms_norm", "rotary_embedding", "silu_and_mul"):
+        assert op in result.stdout
+    assert "tokens/s" in result.stdout
+
+
+def test_a_server_that_does_not_start_ends_the_demo_with_the_servers_own_words(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*DEMO, "--model-path", str(tmp_path / "absent")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "The end of " in result.stderr
+    assert str(tmp_path / "absent") in result.stderr
+    assert "examples.server: asked for a server at" in result.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_stops_its_server(number: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen([*DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        servers = _children(demo.pid)
+        demo.send_signal(number)
+        _, stderr = demo.communicate()
+    assert demo.returncode == 128 + number
+    assert "The end of " in stderr
+    assert psutil.wait_procs(servers, timeout=10)[1] == []
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    """The processes of the server, once it has loaded SGLang and started some of its own."""
+    while len(children := psutil.Process(pid).children(recursive=True)) < 2:
+        time.sleep(0.5)
+    return children
