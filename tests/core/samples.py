@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import silu
 
+from sglang_fl.dispatch import Dispatcher
+from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
 from sglang_fl.records import BackendImplKind, OpImpl, Platform
 
@@ -70,6 +72,34 @@ def reference(op: str = "silu_and_mul") -> Candidate:
     return Candidate(record, "reference", "sglang-fl-core")
 
 
+def dispatcher(*candidates: Candidate, **policy: Any) -> Dispatcher:
+    """Of these candidates, with the policy of these fields."""
+    return Dispatcher(candidates, SelectionPolicy(**policy))
+
+
+def vandal(error: BaseException | None = None) -> Callable[..., Any]:
+    """A kernel that overwrites every tensor that it is given, and then raises."""
+
+    def kernel(obj: Any, *tensors: Any, **kwargs: Any) -> Any:
+        for tensor in (*tensors, *kwargs.values()):
+            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
+                memory(tensor).fill_(float("nan"))
+        raise error or RuntimeError("illegal instruction")
+
+    return kernel
+
+
+def memory(tensor: torch.Tensor) -> torch.Tensor:
+    """What a kernel that forgets the strides writes to."""
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
+    return tensor.detach().as_strided((span,), (1,))
+
+
+def rows(*shape: int) -> torch.Tensor:
+    """Random numbers, always the same."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
 def for_all(*drawn: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``hypothesis.given`` without limits of time: a busy machine is no failure."""
     unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,7 +113,7 @@ def run_python(program: str, *, site: Path | None = None, **variables: str) -> s
         env={**_environ(), "SGLANG_FL_PLATFORM": "cpu", "PYTHONPATH": str(site or ""), **variables},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -11,136 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from sglang_fl import probation
-from sglang_fl.dispatch import Dispatcher
 from sglang_fl.errors import DispatchError
 from sglang_fl.policy import SelectionPolicy
-from sglang_fl.ranking import Candidate
 
-from .samples import LAYER, Spy, broken, candidate, reference, silu_and_mul
+from .samples import Spy, broken, candidate, dispatcher, reference, rows, silu_and_mul, vandal
 
 ACT = "silu_and_mul"
-
-
-def dispatcher(*candidates: Candidate, **policy: Any) -> Dispatcher:
-    return Dispatcher(candidates, SelectionPolicy(**policy))
-
-
-def vandal(error: BaseException | None = None) -> Callable[..., Any]:
-    """A kernel that overwrites every tensor that it is given, and then raises."""
-
-    def kernel(obj: Any, *tensors: Any, **kwargs: Any) -> Any:
-        for tensor in (*tensors, *kwargs.values()):
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                _memory(tensor).fill_(float("nan"))
-        raise error or RuntimeError("illegal instruction")
-
-    return kernel
-
-
-def _memory(tensor: torch.Tensor) -> torch.Tensor:
-    """What a kernel that forgets the strides writes to."""
-    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) if tensor.numel() else 0
-    return tensor.detach().as_strided((span,), (1,))
-
-
-def rows(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-
-def wider(*shape: int) -> torch.Tensor:
-    return rows(*shape[:-1], shape[-1] + 3)[..., 1 : 1 + shape[-1]]
-
-
-def transposed(*shape: int) -> torch.Tensor:
-    return rows(*shape[::-1]).permute(*reversed(range(len(shape))))
-
-
-def repeated(*shape: int) -> torch.Tensor:
-    return rows(*shape[1:]).expand(shape)
-
-
-def every_second(*shape: int) -> torch.Tensor:
-    return rows(*shape[:-1], 2 * shape[-1])[..., ::2]
-
-
-LAYOUTS = [rows, wider, transposed, repeated, every_second]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(3, 8), (8,), (2, 3, 8), (0, 8)])
-def test_a_kernel_that_overwrites_its_input_and_raises_changes_no_answer(
-    layout: Callable[..., torch.Tensor], shape: tuple[int, ...]
-) -> None:
-    if layout is repeated and len(shape) == 1:
-        shape = (5, 8)
-    x = layout(*shape)
-    given = x.clone()
-    made = dispatcher(candidate(fn=vandal()), reference())
-    assert torch.equal(made.call(ACT, None, x), silu_and_mul(None, given))
-    assert torch.equal(x, given)
-    assert [link.key.impl_id for link in made.quarantined] == ["vendor.acme"]
-
-
-@pytest.mark.parametrize("op", ["rms_norm", "gemma_rms_norm"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("by_name", [True, False])
-def test_a_residual_is_given_to_the_next_as_it_was(op: str, layout: Callable[..., torch.Tensor], by_name: bool) -> None:
-    x, residual = layout(3, 4), layout(3, 4) * 0.5 if layout is not repeated else layout(3, 4)
-    wanted = reference(op).impl.load()(LAYER, x.clone(), residual.clone())
-    made = dispatcher(candidate(op=op, fn=vandal()), reference(op))
-    got = made.call(op, LAYER, x, residual=residual) if by_name else made.call(op, LAYER, x, residual)
-    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
-
-
-def test_an_input_that_is_its_own_residual_is_restored() -> None:
-    x = rows(3, 4)
-    wanted = reference("rms_norm").impl.load()(LAYER, x.clone(), x.clone())
-    made = dispatcher(candidate(op="rms_norm", fn=vandal()), reference("rms_norm"))
-    got = made.call("rms_norm", LAYER, x, x)
-    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
-
-
-@pytest.mark.parametrize("with_key", [True, False])
-def test_query_and_key_that_are_views_of_one_row_are_restored(with_key: bool) -> None:
-    qkv, cos, sin = rows(5, 3, 8), rows(9, 4), rows(9, 4)
-    query, key = qkv[:, :2], qkv[:, 2:] if with_key else None
-    positions = torch.arange(5)
-    fn = reference("rotary_embedding").impl.load()
-    wanted = fn(None, query.clone(), None if key is None else key.clone(), cos, sin, positions)
-
-    def kernel(obj: Any, query: torch.Tensor, key: torch.Tensor | None, *rest: Any) -> Any:
-        return vandal()(obj, query, key)
-
-    made = dispatcher(candidate(op="rotary_embedding", fn=kernel), reference("rotary_embedding"))
-    got = made.call("rotary_embedding", None, query, key, cos, sin, positions)
-    for one, other in zip(got, wanted, strict=True):
-        assert one is other is None or torch.equal(one, other)
-
-
-def test_what_lies_between_the_rows_of_a_view_is_restored_too() -> None:
-    whole = rows(3, 11)
-    before = whole.clone()
-    dispatcher(candidate(fn=vandal()), reference()).call(ACT, None, whole[:, 1:9])
-    assert torch.equal(whole, before)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-@pytest.mark.parametrize("made_in", [torch.no_grad, torch.inference_mode])
-def test_the_input_is_restored_in_every_mode_of_autograd(mode: Callable[[], Any], made_in: Callable[[], Any]) -> None:
-    def scribble(obj: Any, x: torch.Tensor) -> Any:
-        np.asarray(x.detach())[:] = 7
-        raise RuntimeError
-
-    with made_in():
-        x = rows(3, 8)
-    given = x.clone()
-    if not x.is_inference():
-        x.requires_grad_()
-    with mode():
-        got = dispatcher(candidate(fn=scribble), reference()).call(ACT, None, x)
-    assert torch.equal(got, silu_and_mul(None, given))
-    assert torch.equal(x, given)
 
 
 def test_a_failure_is_logged_in_one_line_that_names_everything_and_only_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -426,52 +302,6 @@ def test_a_quarantined_implementation_serves_in_no_other_chain() -> None:
     assert kernel.calls == 1
 
 
-@pytest.fixture
-def capturing(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
-    """Says whether a device graph is being captured."""
-    return lambda answer: monkeypatch.setattr(probation, "is_capturing", lambda device: answer)
-
-
-def test_what_is_not_graph_safe_is_passed_over_in_a_capture_and_serves_outside(
-    capturing: Callable[[bool], None],
-) -> None:
-    kernel = Spy(silu_and_mul)
-    made = dispatcher(candidate(fn=kernel, graph_safe=False), reference())
-    calls = 0
-    for captured in (False, True, True, False):
-        capturing(captured)
-        calls += not captured
-        assert made.call(ACT, None, rows(3, 8)).shape == (3, 4)
-        assert kernel.calls == calls
-
-
-def test_where_nothing_is_graph_safe_a_capture_is_an_error_that_says_so(capturing: Callable[[bool], None]) -> None:
-    capturing(True)
-    with pytest.raises(DispatchError, match=r"vendor.acme: it is not graph-safe"):
-        dispatcher(candidate(graph_safe=False)).call(ACT, None, rows(3, 8))
-
-
-def test_a_call_by_names_reaches_what_is_not_graph_safe() -> None:
-    def kernel(obj: Any, query: torch.Tensor, key: Any, cos: Any, sin: Any, position_ids: Any) -> Any:
-        return query * 0, None
-
-    made = dispatcher(candidate(op="rotary_embedding", fn=kernel, graph_safe=False), reference("rotary_embedding"))
-    tables = {"cos": rows(9, 4), "sin": rows(9, 4), "position_ids": torch.arange(5)}
-    query, _ = made.chain("rotary_embedding", rows(5, 2, 8))(obj=None, query=rows(5, 2, 8), key=None, **tables)
-    assert torch.count_nonzero(query) == 0
-
-
-def test_a_capture_is_no_probation(capturing: Callable[[bool], None]) -> None:
-    capturing(True)
-    made = dispatcher(candidate(fn=broken), reference())
-    with pytest.raises(RuntimeError, match="no kernel image"):
-        made.call(ACT, None, rows(3, 8))
-    assert made.quarantined == ()
-    capturing(False)
-    made.call(ACT, None, rows(3, 8))
-    assert len(made.quarantined) == 1
-
-
 def test_many_threads_that_meet_a_broken_kernel_get_right_answers_and_one_log_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -505,44 +335,3 @@ def test_a_kernel_may_call_its_own_op(caplog: pytest.LogCaptureFixture) -> None:
     made = dispatcher(candidate(fn=recursive), reference())
     assert made.call(ACT, None, rows(3, 8)).shape == (3, 4)
     assert caplog.records == []
-
-
-@pytest.fixture
-def compile_eagerly() -> Any:
-    """``torch.compile`` of whole functions: what Dynamo cannot trace is an error."""
-    torch._dynamo.reset()
-    return lambda fn, **options: torch.compile(fn, backend="eager", fullgraph=True, **options)
-
-
-@pytest.mark.parametrize("accepts", [None, lambda obj, x: x.shape[0] < 4], ids=["alone", "with accepts"])
-@pytest.mark.parametrize("graph_safe", [True, False])
-def test_dynamo_traces_the_bound_function_whole(compile_eagerly: Any, accepts: Any, graph_safe: bool) -> None:
-    made = dispatcher(
-        candidate(fn=lambda obj, x: silu_and_mul(obj, x) * 2, accepts=accepts, graph_safe=graph_safe), reference()
-    )
-    with SelectionPolicy(prefer="reference"):  # both have proven themselves
-        made.call(ACT, None, rows(3, 8))
-    made.call(ACT, None, rows(3, 8))
-    bound = made.chain(ACT, rows(3, 8)).function()
-    compiled = compile_eagerly(lambda x: bound(None, x) + 1)
-    for height in (3, 5):
-        x = rows(height, 8)
-        mine = graph_safe and (accepts is None or height < 4)
-        assert torch.allclose(compiled(x), silu_and_mul(None, x) * (2 if mine else 1) + 1)
-
-
-def test_dynamo_asks_accepts_of_dynamic_shapes_too(compile_eagerly: Any) -> None:
-    kernel = candidate(fn=lambda obj, x: silu_and_mul(obj, x) * 2, accepts=lambda obj, x: x.shape[0] % 2 == 0)
-    made = dispatcher(kernel, reference())
-    for height in (2, 3):
-        made.call(ACT, None, rows(height, 8))
-    bound = made.chain(ACT, rows(2, 8)).function()
-    compiled = compile_eagerly(lambda x: bound(None, x), dynamic=True)
-    for height in (4, 6, 5, 8):
-        x = rows(height, 8)
-        assert torch.allclose(compiled(x), silu_and_mul(None, x) * (2 if height % 2 == 0 else 1))
-
-
-@pytest.mark.parametrize(("device", "answer"), [("cpu", False), ("meta", False)])
-def test_nothing_captures_on_a_device_without_graphs(device: str, answer: bool) -> None:
-    assert probation.is_capturing(torch.device(device)) is answer

@@ -15,9 +15,6 @@ from sglang.srt.models import llama
 class LlamaForCausalLM(llama.LlamaForCausalLM):  # by its name it takes the place of SGLang's
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        from sglang.srt.plugins.hook_registry import HookRegistry
-
-        print("PATCHED", sorted(HookRegistry._patched), flush=True)
         if "force_native" in inspect.signature(RMSNorm).parameters:
             self.model.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, force_native=True)
         else:

@@ -8,15 +8,14 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
+from sglang_fl import declarations
+from sglang_fl.declarations import Declared
 from sglang_fl.errors import PlatformError, SettingsError, SglangFlError
 from sglang_fl.plugins import CORE, Offer, Plugin, Plugins, Record
-from sglang_fl.records import Setting
 from sglang_fl.settings import Settings, early_settings
 
 if TYPE_CHECKING:
     from sglang_fl.session import Session
-
-Declared = tuple[tuple[str, Setting], ...]
 
 
 def start() -> Session:
@@ -47,8 +46,8 @@ def collect(plugins: Plugins, hook: str, kind: type[Record]) -> list[Offer[Recor
 
 def declared_settings(plugins: Plugins) -> Declared:
     """The settings that the plugins add, each with its distribution."""
-    offers = collect(plugins, "sglang_fl_register_settings", Setting)
-    return tuple((offer.plugin.distribution, offer.record) for offer in offers)
+    with redirect_stdout(sys.stderr):
+        return declarations.declared_settings(plugins)
 
 
 def early() -> Settings:
