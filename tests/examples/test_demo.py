@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(900)]
 
 
 def test_the_demo_answers_and_shows_what_served_it() -> None:
-    result = run("--question", "What is the capital of France?")
+    # In bfloat16 two first tokens of this answer are a tie (their logits differ by 0.08, in steps of 0.125).
+    result = run("--question", "What is the capital of France?", "--dtype", "float32")
     assert result.returncode == 0, result.stderr
     assert "The capital of France is Paris." in result.stdout
     for op in ("rms_norm", "rotary_embedding", "silu_and_mul"):

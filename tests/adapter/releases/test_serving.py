@@ -117,10 +117,11 @@ def serve(release: str, model: Path, folder: Path) -> Served:
 def environment(release: str, plugins: Path) -> dict[str, str]:
     """This process's, without its settings of SGLang and of ours."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
+    path = [*search_path(release), plugins, *filter(None, [os.environ.get("PYTHONPATH")])]
     models = (source_folder(release) / "sglang/srt/models").glob("*.py")
     return {
         **inherited,
-        "PYTHONPATH": os.pathsep.join(map(str, [*search_path(release), plugins])),
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
         "CUDA_VISIBLE_DEVICES": "",
         "SGLANG_FL_PLATFORM": "acme",
         "SGLANG_FL_STRICT": "1",

@@ -20,7 +20,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 SUBCLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "RMSNorm": ("Gemma3nRMSNorm", "Glm4vRMSNorm"),
+        "RMSNorm": ("Gemma3nRMSNorm", "Glm4vRMSNorm", "GlmOcrRMSNorm"),
         "SiluAndMul": ("BeamSiluAndMul",),
         "RotaryEmbedding": (
             "BeamRotaryEmbedding",
