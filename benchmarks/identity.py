@@ -18,9 +18,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from benchmarks.figures import Figures, parser
-from examples.bound import OWN, bound_rows, tracing
+from examples.bound import bound_rows, tracing
 from examples.server import serve
 from examples.smollm2 import model_path
+from sglang_fl.layers import OWN
 
 NEW_TOKENS = 64
 PROMPTS = (

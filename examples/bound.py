@@ -7,9 +7,6 @@ from pathlib import Path
 from sglang_fl.errors import SglangFlError
 from sglang_fl.trace_records import Bound, BoundRow, read_records, trace_files
 
-OWN = "SGLang"
-"""The implementation of a layer that calls SGLang's own forward."""
-
 
 def tracing(folder: Path) -> dict[str, str]:
     """The environment that makes a server's processes write their traces into ``folder``."""

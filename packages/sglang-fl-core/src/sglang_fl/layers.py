@@ -38,3 +38,6 @@ SUBCLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 LAYER_NAMES: tuple[str, ...] = (*LAYERS, *(name for names in SUBCLASSES.values() for name in names))
 """What ``oot_blacklist`` and ``oot_whitelist`` may name, besides ops."""
+
+OWN = "SGLang"
+"""What the table of bound layers calls the implementation of a layer that keeps SGLang's own forward."""

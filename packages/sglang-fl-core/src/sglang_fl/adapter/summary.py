@@ -16,12 +16,11 @@ from sglang_fl.adapter import seams
 from sglang_fl.adapter.binding import Binder, Binding, Deferred, bridge_of
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.errors import SeamError
+from sglang_fl.layers import OWN
 from sglang_fl.plugins import CORE
 from sglang_fl.session import Session
 
 logger = logging.getLogger(__name__)
-
-OWN = "SGLang"
 
 
 @dataclass(frozen=True)
