@@ -18,13 +18,15 @@ from typing import Any
 import torch
 
 from benchmarks.figures import Figures, parser
-from sglang_fl import BackendImplKind, OpImpl, SelectionPolicy, api
+from sglang_fl import BackendImplKind, OpImpl, Platform, SelectionPolicy, api
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.ranking import Candidate
 from sglang_fl.settings import Settings
 
 ROUNDS, CALLS = 100, 2000
 BOUND_OP_US, CALL_OP_US = 0.2, 1.0
+
+PLATFORM = Platform(name="benchmark", device_type="cpu", is_available=lambda: True, total_memory=lambda index: 0)
 
 Call = Callable[[], Any]
 Kernel = Callable[..., Any]
@@ -110,7 +112,9 @@ def _bind(layer: Any, op: str, kernel: Kernel) -> None:
     """Has the adapter bind ``layer``; its first call, in the warm-up, puts the kernel on probation."""
     from sglang_fl.adapter.binding import Binder  # noqa: PLC0415
 
-    layer._forward_method = Binder(_dispatcher(op, kernel), Settings()).forward_for(layer, layer.forward_native)
+    layer._forward_method = Binder(_dispatcher(op, kernel), Settings(), PLATFORM).forward_for(
+        layer, layer.forward_native
+    )
 
 
 def _call_op() -> tuple[Call, Call]:

@@ -1,5 +1,8 @@
 """What the plugin adds to a process's start: its import beyond torch, and its entry points beyond SGLang's own imports.
 
+The bound is on the bare import, which loads names when they are first used: a backend's hooks need only a few. What all
+of them take is printed beside it.
+
 Every figure is the median over fresh processes, in seconds of the processor: all of it is importing and computing,
 and the clock on the wall would count whatever else the machine does.
 

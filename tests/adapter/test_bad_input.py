@@ -45,7 +45,7 @@ BAD_VARIABLES = {
         {"SGLANG_FL_OOT_BLACKLIST": "RMSNorm", "SGLANG_FL_OOT_WHITELIST": "SiluAndMul"},
         ["SGLANG_FL_OOT_BLACKLIST", "SGLANG_FL_OOT_WHITELIST"],
     ),
-    "a missing backend's setting": ({"USE_FLAGGEMS": "1"}, ["USE_FLAGGEMS", "sglang-fl-core[flaggems]"]),
+    "a missing backend's setting": ({"USE_FLAGGEMS": "1"}, ["USE_FLAGGEMS", "sglang-fl-flaggems"]),
     "missing file": ({"SGLANG_FL_CONFIG": "/nowhere/fl.yaml"}, ["/nowhere/fl.yaml"]),
 }
 
@@ -93,10 +93,17 @@ def test_a_broken_third_party_ends_a_strict_start(tmp_path: Path) -> None:
     _one_message(run_python(START, site=site, SGLANG_FL_STRICT="1"), "acme-chip", "libacme.so is missing")
 
 
-def test_the_console_script_ends_with_the_message_too() -> None:
-    script = Path(sys.executable).with_name("sglang")
+STARTS = {
+    "sglang serve": [str(Path(sys.executable).with_name("sglang")), "serve", "--model-path", "/nowhere"],
+    "launch_server": [sys.executable, "-m", "sglang.launch_server", "--model-path", "/nowhere"],
+    "Engine": [sys.executable, "-c", "import sglang; sglang.Engine(model_path='/nowhere')"],
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_every_way_to_start_ends_with_the_message(start: str) -> None:
     done = subprocess.run(
-        [script, "serve", "--model-path", "/nowhere"],
+        STARTS[start],
         env={**os.environ, "SGLANG_FL_PREFER": "vendr"},
         capture_output=True,
         text=True,

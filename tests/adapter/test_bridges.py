@@ -12,13 +12,14 @@ from sglang_fl.adapter.binding import Binder, Deferred, bridge_of
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
-from sglang_fl.records import BackendImplKind, OpImpl
+from sglang_fl.records import BackendImplKind, OpImpl, Platform
 from sglang_fl.reference.hooks import sglang_fl_register_ops
 from sglang_fl.settings import load_settings
 from tests.core.samples import CPU
 
 pytestmark = pytest.mark.usefixtures("_inference")
 
+PLATFORM = Platform(name="acme", device_type="cpu", is_available=lambda: True, total_memory=lambda index: 0)
 X = torch.randn(5, 64)
 RESIDUAL = torch.randn(5, 64)
 ADDITION = torch.randn(5, 64)
@@ -31,7 +32,7 @@ def _reference() -> list[Candidate]:
 def _bound(layer: Any, *impls: OpImpl, **environ: str) -> Any:
     """The layer, bound as the adapter binds it when SGLang asks for its forward."""
     candidates = [*_reference(), *(Candidate(impl, "acme", "acme-chip") for impl in impls)]
-    binder = Binder(Dispatcher(candidates, SelectionPolicy()), load_settings(environ))
+    binder = Binder(Dispatcher(candidates, SelectionPolicy()), load_settings(environ), PLATFORM)
     layer._forward_method = binder.forward_for(layer, layer.forward_native)
     return layer
 
@@ -152,7 +153,9 @@ def test_a_fused_cache_write_goes_to_sglang(layers: SimpleNamespace) -> None:
     layer = layers.RotaryEmbedding(64, 64, 16, 10000, True, torch.float32)
     seen: list[Any] = []
     candidates = Dispatcher(_reference(), SelectionPolicy())
-    layer._forward_method = Binder(candidates, load_settings({})).forward_for(layer, lambda *args: seen.append(args))
+    layer._forward_method = Binder(candidates, load_settings({}), PLATFORM).forward_for(
+        layer, lambda *args: seen.append(args)
+    )
     layer("positions", "query", "key", None, "where to write")
     assert seen == [("positions", "query", "key", None, "where to write")]
 
@@ -161,13 +164,17 @@ def test_an_fp8_linear_behind_a_norm_is_left_to_sglang(
     layers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sglang.srt.layers.quantization.fp8 import Fp8LinearMethod
+    from sglang.srt.platforms.cpu import CpuSRTPlatform
 
+    from sglang_fl.adapter.bridges import norm
+
+    monkeypatch.setattr(norm, "current_platform", CpuSRTPlatform())
     method = object.__new__(Fp8LinearMethod)
     linear = torch.nn.Module()
     linear.quant_method, linear.input_scale = method, torch.ones(1)
     method.block_quant = method.use_mxfp8 = method.use_marlin = False
     layer, seen = layers.RMSNorm(64), []
-    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}))
+    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
     layer._forward_method = binder.forward_for(layer, lambda *args: seen.append(args))
     layer(X)
     assert seen == []
@@ -194,6 +201,45 @@ def test_a_deferred_layer_is_bound_by_its_first_call(layers: SimpleNamespace) ->
     assert not isinstance(layer._forward_method, Deferred)
 
 
+def test_a_layer_that_was_never_called_compiles_without_a_break(layers: SimpleNamespace) -> None:
+    layer = _random(_bound(layers.RMSNorm(64)))
+    layer._forward_method.bind()
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    _same(compiled(X, RESIDUAL.clone()), layer.forward_native(X, RESIDUAL.clone()))
+
+
+def test_a_policy_block_around_a_first_call_does_not_bind_the_layer(layers: SimpleNamespace) -> None:
+    def kernel(obj: Any, x: torch.Tensor) -> torch.Tensor:
+        return x[..., :32]
+
+    layer = _bound(layers.SiluAndMul(), _impl("silu_and_mul", kernel))
+    with SelectionPolicy(prefer="reference"):
+        layer(X)
+    assert layer._forward_method.__func__ is kernel
+
+
+def test_an_empty_first_call_neither_proves_nor_condemns(layers: SimpleNamespace) -> None:
+    def refuses_no_rows(obj: Any, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 0:
+            msg = "a grid of 0"
+            raise RuntimeError(msg)
+        return x[..., :32]
+
+    layer = _bound(layers.SiluAndMul(), _impl("silu_and_mul", refuses_no_rows))
+    assert layer(torch.empty(0, 64)).shape == (0, 32)
+    layer(X)
+    assert layer._forward_method.__func__ is refuses_no_rows
+
+
+def test_deterministic_inference_keeps_sglangs_norm(layers: SimpleNamespace) -> None:
+    layer = layers.RMSNorm(64)
+    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
+    binder.batch_invariant = True
+    layer._forward_method = binder.forward_for(layer, layer.forward_native)
+    layer(X)
+    assert layer._forward_method == layer.forward_native
+
+
 def test_a_bound_layer_compiles_without_a_break(layers: SimpleNamespace) -> None:
     layer = _random(_bound(layers.RMSNorm(64)))
     eager = layer(X, RESIDUAL.clone())
@@ -206,7 +252,7 @@ def test_a_subclass_with_a_forward_of_its_own_keeps_it(layers: SimpleNamespace, 
     cls = getattr(layers, name)
     layer = torch.nn.Module.__new__(cls)
     torch.nn.Module.__init__(layer)
-    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}))
+    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
     bridge = bridge_of(cls)
     assert bridge is not None
     own = object()
@@ -232,7 +278,7 @@ def test_the_whitelist_leaves_the_rest_to_sglang(layers: SimpleNamespace, listed
 
 def test_a_layer_that_sglang_pins_is_reported_as_pinned(layers: SimpleNamespace) -> None:
     layer = layers.RMSNorm(64, force_native=True)
-    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}))
+    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
     binding = binder.binding(layer)
     assert binding is not None
     assert binding.kept == "SGLang pins its forward"

@@ -1,4 +1,4 @@
-"""A real server, with broken third parties around it: the rest serves, and each is reported once."""
+"""A real server, with broken third parties around it: the rest serves, and each is reported."""
 
 from __future__ import annotations
 
@@ -189,7 +189,10 @@ def test_the_dispatch_log_has_a_line_for_each_class(server: Server) -> None:
 
 
 def test_a_strict_start_ends_when_no_implementation_is_left(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ServerError), _serve(model, tmp_path, tmp_path, SGLANG_FL_STRICT="1", SGLANG_FL_PREFER="vendor"):
+    with (
+        pytest.raises(ServerError, match="ended with status"),
+        _serve(model, tmp_path, tmp_path, SGLANG_FL_STRICT="1", SGLANG_FL_PREFER="vendor"),
+    ):
         pass
     log = (tmp_path / "server.log").read_text()
     assert "sglang-fl-core: asked for an implementation of" in log
@@ -199,7 +202,7 @@ def test_a_strict_start_ends_when_no_implementation_is_left(model: Path, tmp_pat
 def test_a_strict_start_ends_at_a_kernel_that_raises(model: Path, tmp_path: Path) -> None:
     site = third_party(tmp_path, "bad-kernels", BAD_KERNELS)
     variables = {"SGLANG_FL_STRICT": "1", "SGLANG_FL_PER_OP": "rms_norm=vendor"}
-    with pytest.raises(ServerError), _serve(model, tmp_path, site, **variables):
+    with pytest.raises(ServerError, match="ended with status"), _serve(model, tmp_path, site, **variables):
         pass
     log = (tmp_path / "server.log").read_text()
     assert "vendor.acme: RuntimeError: out of registers" in log

@@ -12,6 +12,7 @@ import torch
 
 from sglang_fl.adapter import seams
 from sglang_fl.errors import SeamError
+from sglang_fl.records import Platform
 from sglang_fl.session import Session
 
 VERSION = seams.sglang_version()
@@ -27,13 +28,13 @@ def registry(layers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield HookRegistry
 
 
-def _report(model: torch.nn.Module, **environ: str) -> None:
+def _report(model: torch.nn.Module, platform: Platform | None = None, **environ: str) -> None:
     """Has the layers ask for their forwards as SGLang does, and reports."""
     from sglang_fl.adapter.binding import Binder
     from sglang_fl.adapter.summary import check_and_report
 
     session = Session.start({"SGLANG_FL_PLATFORM": "cpu", **environ})
-    binder = Binder(session.dispatcher, session.settings)
+    binder = Binder(session.dispatcher, session.settings, platform or session.platform)
     for layer in model:
         if layer._forward_method is None:
             layer._forward_method = binder.forward_for(layer, layer.forward_native)
@@ -65,6 +66,25 @@ def test_an_op_bound_to_no_layer_is_told_loudly(
     _report(torch.nn.Sequential(layers.RMSNorm(8, cast_x_before_out_mul=True)))
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert "cast_x_before_out_mul=True" in record.getMessage()
+
+
+IN_TREE = Platform(name="acme", device_type="cuda", is_available=lambda: True, in_tree=True)
+
+
+def test_where_sglang_has_kernels_the_reference_ops_do_not_take_their_place(
+    layers: SimpleNamespace, registry: Any
+) -> None:
+    layer = layers.RMSNorm(8)
+    _report(torch.nn.Sequential(layer), IN_TREE, SGLANG_FL_STRICT="1")
+    assert layer._forward_method == layer.forward_native
+
+
+def test_where_sglang_has_kernels_the_reference_ops_serve_whoever_asks_for_them(
+    layers: SimpleNamespace, registry: Any
+) -> None:
+    layer = layers.RMSNorm(8)
+    _report(torch.nn.Sequential(layer), IN_TREE, SGLANG_FL_PREFER="reference")
+    assert layer._forward_method != layer.forward_native
 
 
 def test_what_the_user_leaves_to_sglang_is_no_error(layers: SimpleNamespace, registry: Any) -> None:

@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sglang_fl.layers import LAYER_NAMES, LAYERS
-from sglang_fl.oot import layers_of, left_by_user
+from sglang_fl.oot import layers_of, left_by_user, left_to_kernels
 from sglang_fl.ops import CONTRACTS
+from sglang_fl.policy import SelectionPolicy
+from sglang_fl.ranking import select
+from sglang_fl.records import Platform
 from sglang_fl.settings import FrozenMapping, Origin, Settings
+from tests.core.samples import candidate, reference
 
 NAMES = st.lists(st.sampled_from([*LAYER_NAMES, *CONTRACTS]), unique=True).map(tuple)
 
@@ -39,6 +43,30 @@ def test_every_layer_is_left_where_a_switch_is_off(switch: str) -> None:
     left = {reason for op in CONTRACTS for _, reason in layers_of(op, settings)}
 
     assert left == {f"{switch} is off (SOMEWHERE)"}
+
+
+@pytest.mark.parametrize(
+    ("in_tree", "policy", "left"),
+    [
+        (True, SelectionPolicy(), True),
+        (True, SelectionPolicy(prefer="vendor"), True),
+        (True, SelectionPolicy(prefer="reference"), False),
+        (True, SelectionPolicy(per_op_order={"silu_and_mul": ["vendor", "reference"]}), False),
+        (False, SelectionPolicy(), False),
+    ],
+)
+def test_reference_ops_do_not_take_the_place_of_sglangs_kernels_unasked(
+    in_tree: bool, policy: SelectionPolicy, left: bool
+) -> None:
+    platform = Platform(
+        name="acme", device_type="cuda", is_available=lambda: True, in_tree=in_tree, total_memory=lambda index: 0
+    )
+    assert (left_to_kernels(select("silu_and_mul", [reference()], policy), platform) is not None) == left
+
+
+def test_a_vendors_op_takes_the_place_of_sglangs_kernels() -> None:
+    platform = Platform(name="acme", device_type="cuda", is_available=lambda: True, in_tree=True)
+    assert left_to_kernels(select("silu_and_mul", [reference(), candidate()], SelectionPolicy()), platform) is None
 
 
 def test_every_layer_of_every_op_is_named() -> None:

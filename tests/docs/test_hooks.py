@@ -56,7 +56,7 @@ def test_the_example_accepts_says_why_not() -> None:
 def test_the_example_platform_is_a_record() -> None:
     platform = _run(PAGE)["mychip"]
     assert isinstance(platform, Platform)
-    assert platform.is_available() != True  # noqa: E712 - a reason is true too
+    assert platform.is_available() == "no /dev/mychip0 on this machine"
 
 
 def test_the_package_readme_declares_an_op_for_its_own_platform_only() -> None:

@@ -45,6 +45,11 @@ class Dispatcher:
         self._bound_under: dict[SelectionPolicy, Bound] = {}
 
     @property
+    def policy(self) -> SelectionPolicy:
+        """What the settings want."""
+        return self._policy
+
+    @property
     def quarantined(self) -> tuple[Link, ...]:
         """The implementations that failed, with their reasons."""
         return tuple(link for link in tuple(self._links.values()) if link.quarantine is not None)
@@ -89,7 +94,7 @@ class Dispatcher:
             return fn(obj, x, *args, **kwargs)
         chain = self.chain(op, x)
         result = chain(obj, x, *args, **kwargs)
-        if not is_capturing(x.device):  # nothing proves itself there
+        if x.numel() and not is_capturing(x.device):  # otherwise nothing has proven itself
             bound[op, x.dtype, x.device] = chain.function()
         return result
 

@@ -1,10 +1,12 @@
-"""Which of SGLang's layers the user leaves to SGLang, all of them or by a list."""
+"""Which of SGLang's layers are left to SGLang: by the user, all of them or by a list, or because it is faster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from sglang_fl.layers import LAYERS, SUBCLASSES
+from sglang_fl.ranking import Selection
+from sglang_fl.records import BackendImplKind, Platform
 from sglang_fl.settings import Settings
 
 
@@ -19,6 +21,17 @@ def left_by_user(names: Iterable[str], settings: Settings) -> str | None:
     if settings.oot_whitelist and names.isdisjoint(settings.oot_whitelist):
         return f"not in oot_whitelist ({settings.origin('oot_whitelist')})"
     return None
+
+
+def left_to_kernels(selection: Selection, platform: Platform) -> str | None:
+    """Why SGLang's own kernels go before the implementation that is selected, or None.
+
+    On a device that SGLang serves by itself, the reference ops would only slow it down: the user has to ask for them.
+    """
+    best = selection.ranked[0].impl if selection.ranked else None
+    if best is None or best.kind is not BackendImplKind.REFERENCE or selection.asked or not platform.in_tree:
+        return None
+    return f"its own kernels go before the reference ops on {platform.name}, unless SGLANG_FL_PREFER=reference"
 
 
 def layers_of(op: str, settings: Settings) -> Iterator[tuple[str, str | None]]:

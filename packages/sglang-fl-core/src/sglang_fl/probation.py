@@ -144,6 +144,7 @@ class Chain:
 
     def _prove(self, link: Link, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         arguments = self._contract.bind(args, kwargs)
+        empty = arguments[self._contract.activations[0]].numel() == 0  # proves nothing, either way
         given: Snapshot | None = None
         try:
             reason = link.refusal(args, kwargs)
@@ -157,8 +158,9 @@ class Chain:
                 given.restore()
             if isinstance(error, torch.OutOfMemoryError):  # says nothing about the implementation
                 raise
-            return Pass(link, f"{type(error).__name__}: {error}", error)
-        link.proven = link.quarantine is None  # another thread may have seen it fail meanwhile
+            return Pass(link, f"{type(error).__name__}: {error}", None if empty else error)
+        # Another thread may have seen it fail meanwhile.
+        link.proven = link.quarantine is None and not empty
         return result
 
     def _check(self, link: Link, arguments: Mapping[str, Any], result: Any) -> None:

@@ -39,11 +39,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Selection:
-    """Every candidate of one op with its verdict, the ranked ones first and best first."""
+    """Every candidate of one op with its verdict, the ranked ones first and best first.
+
+    ``asked`` is true when the user's order or preference names the best.
+    """
 
     op: str
     verdicts: tuple[Verdict, ...]
     rule: str
+    asked: bool = False
 
     @property
     def ranked(self) -> tuple[Candidate, ...]:
@@ -88,6 +92,7 @@ def select(op: str, candidates: Iterable[Candidate], policy: SelectionPolicy) ->
             + [Verdict(c, None, rejected[id(c)]) for c in last]
         ),
         _rule(op, policy),
+        asked=bool(ranked) and any(matches(ranked[0].impl, token) for token in _wanted(op, policy)),
     )
 
 
@@ -105,8 +110,13 @@ def _rejection(candidate: Candidate, op: str, policy: SelectionPolicy) -> str | 
 
 
 def _is_wanted(impl: OpImpl, op: str, policy: SelectionPolicy) -> bool:
-    wanted = policy.order(op) or ((policy.prefer,) if policy.prefer else ())
+    wanted = _wanted(op, policy)
     return not wanted or any(matches(impl, token) for token in wanted)
+
+
+def _wanted(op: str, policy: SelectionPolicy) -> tuple[str, ...]:
+    """The tokens by which the user says what serves ``op``; none where the declared priorities decide."""
+    return policy.order(op) or ((policy.prefer,) if policy.prefer else ())
 
 
 def _sort_key(impl: OpImpl, op: str, policy: SelectionPolicy) -> tuple[int, bool, int, str]:

@@ -126,7 +126,7 @@ class Platform:
         kv_pools: ``"mha" | "mla" | "dsa"`` -> ``"module:class"``; SGLang's own for what is left out.
         paged_allocator: ``"module:class"``; SGLang's own when None.
         capabilities: what the device can do beyond the above.
-        server_args: SGLang's server arguments to default to, where the user gives none.
+        server_args: SGLang's server arguments to set, where they are at SGLang's own default.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ class Session:
         Raises SglangFlError for what must not pass in silence; with ``strict``, for a broken plugin too.
         """
         early = early_settings(environ)  # which plugins to load, before they can declare settings of their own
+        logging.getLogger("sglang_fl").setLevel(early.log_level)
         tracer = Tracer.start(early.trace, early.trace_dir)
         plugins = Plugins.load(early.disabled_plugins, tracer)
         declared = declared_settings(plugins)

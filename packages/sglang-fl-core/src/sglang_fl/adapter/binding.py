@@ -18,8 +18,9 @@ from sglang_fl.adapter.bridges import BRIDGES, Bridge
 from sglang_fl.adapter.bridges.base import Forward
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.layers import SUBCLASSES
-from sglang_fl.oot import left_by_user
+from sglang_fl.oot import left_by_user, left_to_kernels
 from sglang_fl.probation import is_capturing
+from sglang_fl.records import Platform
 from sglang_fl.settings import Settings
 
 _BY_TARGET = {bridge.target: bridge for bridge in BRIDGES}
@@ -33,13 +34,13 @@ class Binding:
         layer_class: its class's name.
         op: the op that its class stands for.
         kept: why it keeps SGLang's own forward, or None when the op serves it.
-        by_user: the user wants it so.
+        meant: it is meant so, by the user or by the platform, and there is nothing to complain of.
     """
 
     layer_class: str
     op: str
     kept: str | None = None
-    by_user: bool = False
+    meant: bool = False
 
 
 class Binder:
@@ -48,12 +49,15 @@ class Binder:
     Args:
         dispatcher: where the ops' functions come from.
         settings: ``oot_blacklist`` and ``oot_whitelist`` are obeyed here.
+        platform: where SGLang has kernels of its own, the reference ops do not take their place unasked.
     """
 
-    def __init__(self, dispatcher: Dispatcher, settings: Settings) -> None:
+    def __init__(self, dispatcher: Dispatcher, settings: Settings, platform: Platform) -> None:
         self._dispatcher = dispatcher
         self._settings = settings
+        self._platform = platform
         self._bindings: WeakKeyDictionary[torch.nn.Module, Binding] = WeakKeyDictionary()
+        self.batch_invariant = False  # as the server is told; SGLang enters the mode when the model has loaded
 
     def forward_for(self, layer: torch.nn.Module, own: Forward) -> Forward:
         """What ``layer`` is to call instead of ``own``, its forward by SGLang's own choice."""
@@ -82,21 +86,42 @@ class Binder:
             return Binding(name, bridge.class_name, "no op computes this variant")
         left = left_by_user((op, *(cls.__name__ for cls in _up_to(bridge, type(layer)))), self._settings)
         if left is not None:
-            return Binding(name, op, left, by_user=True)
+            return Binding(name, op, left, meant=True)
         overridden = next(_overridden(bridge, type(layer)), None)
         if overridden is not None:
-            return Binding(name, op, f"it has a {overridden} of its own")
+            return Binding(name, op, f"it has a {overridden} of its own", meant=True)  # it is another op
+        slower = left_to_kernels(self._dispatcher.select(op), self._platform)
+        if slower is not None:
+            return Binding(name, op, slower, meant=True)
+        if self.batch_invariant and op == "rms_norm":
+            return Binding(name, op, "SGLang's deterministic inference has a norm of its own", meant=True)
         return Binding(name, op, bridge.own_reason(layer))
 
     def _starter(self, op: str, bridge: Bridge, layer: Any, own: Forward) -> Forward:
+        traceable = self._traceable(op)
+
         def start(obj: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            chain = self._dispatcher.chain(op, x)
+            if traceable is not None and torch.compiler.is_compiling():
+                return traceable(obj, x, *args, **kwargs)
+            with self._dispatcher.policy:  # a block around this call rules `call_op`, not the layer from now on
+                chain = self._dispatcher.chain(op, x)
             result = chain(obj, x, *args, **kwargs)
-            if not is_capturing(x.device):
+            if x.numel() and not is_capturing(x.device):
                 layer._forward_method = bridge.forward(layer, chain.function(), own)
             return result
 
         return start
+
+    def _traceable(self, op: str) -> Forward | None:
+        """The function to compile before a first call: Dynamo can trace it, but not the search for it."""
+        ranked = self._dispatcher.select(op).require()
+        for candidate in ranked[:1] if self._settings.strict else ranked:
+            if candidate.impl.graph_safe and candidate.impl.accepts is None:
+                try:
+                    return candidate.impl.load()
+                except (Exception, SystemExit):  # it is quarantined, with its reason, at its first call
+                    continue
+        return None
 
 
 class Deferred:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-from sglang_fl.errors import SglangFlError
+from sglang_fl.errors import SeamError, SglangFlError
 from sglang_fl.settings import early_settings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -24,17 +25,28 @@ class Stop(SystemExit):
         super().__init__(f"sglang-fl: {error}")
 
 
-def stopping(function: Callable[[], T]) -> Callable[[], T]:
-    """``function``, with our own errors turned into :class:`Stop`."""
+def stopping(function: Callable[P, T]) -> Callable[P, T]:
+    """``function``, with its exceptions turned into :class:`Stop`."""
 
     @wraps(function)
-    def guarded() -> T:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function()
+            return function(*args, **kwargs)
         except SglangFlError as error:
             raise Stop(error) from error
+        except Exception as error:  # not one that we foresaw: an SGLang that is not what we take it for
+            raise Stop(_unforeseen(function.__name__, error)) from error
 
     return guarded
+
+
+def _unforeseen(name: str, error: Exception) -> SeamError:
+    return SeamError(
+        "sglang-fl-core",
+        asked=f"{name}, which SGLang calls",
+        found=f"{type(error).__name__}: {error}",
+        do="run `sglang-fl doctor`, or leave SGLang untouched with SGLANG_FL_ENABLED=0",
+    )
 
 
 @stopping

@@ -28,15 +28,22 @@ def register_hooks(session: Session) -> None:
     logging.getLogger("sglang_fl").setLevel(session.settings.log_level)
     version = seams.sglang_version()
     _complain(seams.unsupported(version), session)
-    binder = Binder(session.dispatcher, session.settings)
-    if session.settings.oot_enabled:
-        _hook(seams.at(seams.FORWARD_CHOICE, version), _forward_choice(binder), session)
+    binder = Binder(session.dispatcher, session.settings, session.platform)
     load_model = seams.at(seams.LOAD_MODEL, version)
+    if session.settings.oot_enabled:
+        _hook(seams.at(seams.FORWARD_CHOICE, version), _forward_choice(binder, load_model, session), session)
     _when_imported(load_model, lambda: _hook(load_model, _load_model(session, binder), session))
 
 
-def _forward_choice(binder: Binder) -> Any:
+def _forward_choice(binder: Binder, load_model: str, session: Session) -> Any:
+    checked = False
+
     def choose(original: Forward, layer: Any) -> Forward:
+        nonlocal checked
+        if not checked:
+            checked = True
+            # What is checked after a model has loaded is checked by this very hook.
+            _complain(seams.unapplied(load_model) if _is_missing(load_model) else None, session)
         return binder.forward_for(layer, original(layer))
 
     return choose
@@ -50,11 +57,16 @@ def _load_model(session: Session, binder: Binder) -> Any:
         if not activated:  # a draft model's runner loads in the same process
             activated = True
             session.activate()
+        binder.batch_invariant = bool(getattr(runner.server_args, "enable_deterministic_inference", False))
         result = original(runner, *args, **kwargs)
         check_and_report(runner.model, session, binder)
         return result
 
     return load
+
+
+def _is_missing(target: str) -> bool:
+    return target.rsplit(".", 2)[0] in sys.modules and target not in HookRegistry._patched
 
 
 def _hook(target: str, around: Any, session: Session) -> None:
@@ -86,8 +98,10 @@ def _when_imported(target: str, register: Any) -> None:
         # Another plugin's hook on this target means that SGLang is applying hooks right now, ours with them.
         applying = bool(HookRegistry._hooks.get(target))
         register()
-        if not applying:
-            HookRegistry.apply_hooks()
+        if not applying and target in HookRegistry._hooks:
+            # This target alone: SGLang may be in the middle of another plugin's, and would wrap that one twice.
+            HookRegistry._apply_target(target, HookRegistry._hooks[target])
+            HookRegistry._patched.add(target)
 
     wrapt.register_post_import_hook(imported, module)
 

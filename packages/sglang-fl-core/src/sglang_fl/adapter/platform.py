@@ -14,6 +14,7 @@ import torch
 from sglang.srt.platforms.interface import PlatformEnum, SRTPlatform
 
 from sglang_fl.adapter import seams
+from sglang_fl.adapter.entry import stopping
 from sglang_fl.errors import PlatformError
 from sglang_fl.records import Platform
 from sglang_fl.session import session
@@ -109,9 +110,11 @@ class OutOfTreePlatform(SRTPlatform):  # type: ignore[misc]
 
     # --- serving ------------------------------------------------------------------------------------------
 
+    @stopping
     def apply_server_args_defaults(self, server_args: Any) -> None:
         for name, value in self.record.server_args.items():
-            if getattr(server_args, name) == _default_argument(name, self.record):
+            default = _default_argument(name, self.record)  # first: it tells of a name that SGLang does not have
+            if getattr(server_args, name) == default:
                 setattr(server_args, name, value)
 
     def get_default_attention_backend(self) -> str:

@@ -56,6 +56,16 @@ def at(seam: Mapping[str, T], version: Version) -> T:
     return seam[started[-1] if started else next(iter(seam))]
 
 
+def unapplied(target: str) -> SeamError:
+    """What there is to say about a hook that is registered, but that SGLang did not apply."""
+    return SeamError(
+        "sglang-fl-core",
+        asked=f"a hook on SGLang's {target}",
+        found="SGLang did not apply it; its log says why",
+        do=f"pip install sglang=={PRIMARY}, or see whether another plugin replaces it",
+    )
+
+
 def unsupported(version: Version) -> SeamError | None:
     """What there is to say about a release that the adapter was never run with, or None."""
     if OLDEST <= version <= NEWEST:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Row:
     """Layers of one class with one fate: what serves them, of which kind, how many they are, why, and
-    whether the user wants it so."""
+    whether it is meant so."""
 
     op: str
     layer_class: str
@@ -34,7 +34,7 @@ class Row:
     kind: str
     layers: int
     note: str
-    by_user: bool
+    meant: bool
 
 
 def check_and_report(model: torch.nn.Module, session: Session, binder: Binder) -> None:
@@ -68,9 +68,9 @@ def summarize(bindings: Iterable[Binding], dispatcher: Dispatcher) -> list[Row]:
 def _row(binding: Binding, count: int, dispatcher: Dispatcher) -> Row:
     op, name = binding.op, binding.layer_class
     if binding.kept is not None:
-        return Row(op, name, OWN, "", count, binding.kept, binding.by_user)
+        return Row(op, name, OWN, "", count, binding.kept, binding.meant)
     impl = dispatcher.select(op).require()[0].impl
-    return Row(op, name, impl.impl_id, str(impl.kind), count, "", by_user=False)
+    return Row(op, name, impl.impl_id, str(impl.kind), count, "", meant=False)
 
 
 def as_text(rows: list[Row]) -> str:
@@ -98,12 +98,7 @@ def _problems(rows: list[Row], session: Session) -> Iterable[SeamError]:
         targets.append(seams.at(seams.FORWARD_CHOICE, version))
     for target in targets:
         if target not in HookRegistry._patched:
-            yield SeamError(
-                CORE,
-                asked=f"a hook on SGLang's {target}",
-                found="SGLang did not apply it; its log says why",
-                do=f"pip install sglang=={seams.PRIMARY}, or see whether another plugin replaces it",
-            )
+            yield seams.unapplied(target)
     forced = seams.at(seams.FORCED_BACKEND, version)
     backend = pkgutil.resolve_name(forced)() if forced and session.settings.oot_enabled else None
     if backend is not None:
@@ -119,7 +114,7 @@ def _problems(rows: list[Row], session: Session) -> Iterable[SeamError]:
 def _unserved(rows: list[Row]) -> Iterable[SeamError]:
     for op in sorted({row.op for row in rows}):
         mine = [row for row in rows if row.op == op]
-        unwanted = [row for row in mine if row.note and not row.by_user]
+        unwanted = [row for row in mine if row.note and not row.meant]
         if len(unwanted) == len(mine):
             yield SeamError(
                 CORE,

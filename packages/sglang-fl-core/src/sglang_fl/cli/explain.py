@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sglang_fl.cli.loading import start
 from sglang_fl.cli.output import AsJson, show, show_json, table
-from sglang_fl.oot import layers_of
+from sglang_fl.oot import layers_of, left_to_kernels
 from sglang_fl.ops import contract_of
 from sglang_fl.ranking import Selection
 from sglang_fl.trace_report import Shared, read_report
@@ -31,7 +31,9 @@ def explain(
     contract_of(op)
     quarantines = _quarantines(op, traces or ())
     session = start()
-    selection, layers = session.dispatcher.select(op), dict(layers_of(op, session.settings))
+    selection = session.dispatcher.select(op)
+    slower = left_to_kernels(selection, session.platform)
+    layers = {name: left or slower for name, left in layers_of(op, session.settings)}
     if as_json:
         rows = [{**shared.what, "processes": shared.processes} for shared in quarantines]
         show_json({**selection.as_dict(), "layers": layers, "quarantines": rows})

@@ -81,11 +81,16 @@ class Settings:
     oot_whitelist: Annotated[Names, Key("the only SGLang classes or ops to serve; empty: all")] = ()
     communicator: Annotated[
         Name | None,
-        Key("the communicator to use; null: the best available", env="SGLANG_FL_DIST_BACKEND"),
+        Key(
+            "the communicator to use: so far, the platform's own distributed backend; null: that one",
+            env="SGLANG_FL_DIST_BACKEND",
+        ),
     ] = None
     disabled_plugins: Annotated[Names, Key("plugins not to load")] = ()
     log_level: Annotated[LogLevel, Key("the least severe message to log")] = "INFO"
-    dispatch_log: Annotated[Path | None, Key("a file that receives one line per layer bound")] = None
+    dispatch_log: Annotated[
+        Path | None, Key("a file that receives one line per layer class bound, when a model has loaded")
+    ] = None
     trace: Annotated[Traced, Key("what to trace: any of hooks, select, calls")] = frozenset()
     trace_dir: Annotated[Path, Key("the directory of the trace files, one per process")] = Path("sglang-fl-trace")
     of_backends: Mapping[str, Any] = _NONE

@@ -154,7 +154,7 @@ def _check_exclusions(where: str, source: Source, known: Vocabulary) -> None:
 def _unknown(name: object, written: Written, valid: Iterable[str]) -> SettingsError:
     if name in (_FLAGGEMS_VARIABLES if written.kind == "environment" else _FLAGGEMS_KEYS):
         found = "that it is a setting of sglang-fl-flaggems, which is not installed or not loaded"
-        do = 'pip install "sglang-fl-core[flaggems]", or leave it out; `sglang-fl plugins` shows what is loaded'
+        do = "install sglang-fl-flaggems, or leave it out; `sglang-fl plugins` shows what is loaded"
     else:
         found = "no setting of that name, neither core's nor a loaded backend's"
         do = nearest(str(name), valid)

@@ -6,6 +6,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from sglang.srt.platforms import current_platform
 
 from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
 
@@ -20,13 +21,13 @@ _UNEXPRESSED = {
 
 
 def _rms_norm_reason(layer: Any) -> str | None:
-    from sglang.srt.batch_invariant_ops import is_batch_invariant_mode_enabled  # noqa: PLC0415 - loads Triton
-
     for name, neutral in _UNEXPRESSED.items():
         value = getattr(layer, name, neutral)
         if value != neutral:
             return f"{name}={value}"
-    return "batch-invariant mode" if is_batch_invariant_mode_enabled() else None
+    if _quantizes(layer.__dict__.get("_quant_linear")):
+        return "SGLang fuses it with the FP8 quantization of the linear behind it"
+    return None
 
 
 def _rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
@@ -53,7 +54,9 @@ def _rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
 
 
 def _quantizes(linear: Any) -> bool:
-    """Would SGLang answer in FP8 for the linear that consumes the norm?"""
+    """Would SGLang answer in FP8 for ``linear``, which consumes the norm? On its own platforms only."""
+    if linear is None or current_platform.is_out_of_tree():
+        return False
     from sglang.srt.layers.layernorm import _fp8_static_input_scale  # noqa: PLC0415 - of the releases with quant_linear
 
     return _fp8_static_input_scale(linear) is not None
