@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Two workers share few cores, and OpenMP threads that wait for each other there take ten times as long.
@@ -11,3 +15,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("shared-machine", deadline=None)  # a pause of the machine is no failure of the code
 settings.load_profile("shared-machine")
+
+
+@pytest.fixture(autouse=True)
+def _forget_third_parties() -> Iterator[None]:
+    """Several tests install a distribution of one name, each its own: its module must not outlive the test."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent.name == "site":  # tests/third_parties.py
+            del sys.modules[name]

@@ -43,7 +43,8 @@ def test_a_kernel_that_overwrites_its_input_and_raises_changes_no_answer(
     made = dispatcher(candidate(fn=vandal()), reference())
     assert torch.equal(made.call(ACT, None, x), silu_and_mul(None, given))
     assert torch.equal(x, given)
-    assert [link.key.impl_id for link in made.quarantined] == ["vendor.acme"]
+    condemned = [link.key.impl_id for link in made.quarantined]
+    assert condemned == (["vendor.acme"] if x.numel() else [])  # an empty call says nothing about a kernel
 
 
 @pytest.mark.parametrize("op", ["rms_norm", "gemma_rms_norm"])

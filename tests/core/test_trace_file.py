@@ -215,7 +215,7 @@ def test_a_full_disk_is_reported_once_and_the_loss_is_counted(tmp_path: Path) ->
     numbers = [record.fields()["n"] for record in records if record.kind == "x"]
     [lost] = [record.fields()["records"] for record in records if record.kind == "lost"]
     assert numbers == [*range(40 - lost), *range(40, 50)]
-    assert damage == Damage(cut=False, unreadable=1)  # the line that the full disk tore
+    assert damage in (Damage(cut=False, unreadable=1), Damage())  # the line that the full disk tore, if it tore one
 
 
 def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

@@ -102,9 +102,14 @@ class TraceFile:
     def _append(self, line: bytes) -> None:
         rest = memoryview(b"\n" + line if self._torn else line)
         self._torn = True
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]  # type: ignore[arg-type] # a nearly full disk takes a part
-        self._torn = False
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]  # type: ignore[arg-type] # a nearly full disk takes a part
+        except OSError:
+            if bytes(rest) != b"\n":  # without its newline it is whole, and the next record brings that
+                raise
+        else:
+            self._torn = False
 
     def _lose(self, error: OSError) -> None:
         self._lost += 1

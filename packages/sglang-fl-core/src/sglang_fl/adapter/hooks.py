@@ -40,10 +40,10 @@ def _forward_choice(binder: Binder, load_model: str, session: Session) -> Any:
 
     def choose(original: Forward, layer: Any) -> Forward:
         nonlocal checked
-        if not checked:
+        if not checked and _is_imported(load_model):
             checked = True
-            # What is checked after a model has loaded is checked by this very hook.
-            _complain(seams.unapplied(load_model) if _is_missing(load_model) else None, session)
+            # What is checked after a model has loaded is checked by this very hook, so whether it took is asked here.
+            _complain(None if load_model in HookRegistry._patched else seams.unapplied(load_model), session)
         return binder.forward_for(layer, original(layer))
 
     return choose
@@ -65,8 +65,10 @@ def _load_model(session: Session, binder: Binder) -> Any:
     return load
 
 
-def _is_missing(target: str) -> bool:
-    return target.rsplit(".", 2)[0] in sys.modules and target not in HookRegistry._patched
+def _is_imported(target: str) -> bool:
+    """Is the target's module there, and whole? Layers may be built while it is being imported."""
+    module = sys.modules.get(target.rsplit(".", 2)[0])
+    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def _hook(target: str, around: Any, session: Session) -> None:
