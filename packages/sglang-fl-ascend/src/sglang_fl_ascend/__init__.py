@@ -1,0 +1,1 @@
+"""sglang-fl on Ascend NPUs: torch_npu's ops and the Ascend platform."""

@@ -1,0 +1,1 @@
+"""sglang-fl on FlagCX: collectives across chips."""

@@ -1,0 +1,1 @@
+"""sglang-fl on Triton: FlagGems, kernels of its own, and FlagGems' ATen layer."""
