@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sglang_fl.errors import DispatchError
+from sglang_fl.opaque import opaque
 from sglang_fl.ops import contract_of
 from sglang_fl.policy import SelectionPolicy, entered_policy
-from sglang_fl.probation import Chain, Function, Key, Link, is_capturing
+from sglang_fl.probation import Accepts, Chain, Function, Key, Link, is_capturing
 from sglang_fl.ranking import Candidate, Selection, select
+from sglang_fl.records import OpImpl
 
 if TYPE_CHECKING:
     from sglang_fl.tracing import Tracer
@@ -39,6 +41,7 @@ class Dispatcher:
         self._policy = policy
         self._tracer = tracer
         self._selections: dict[tuple[str, SelectionPolicy], Selection] = {}
+        self._functions: dict[tuple[str, str], Function] = {}
         self._links: dict[Key, Link] = {}
         self._chains: dict[tuple[str, torch.dtype, torch.device, SelectionPolicy], Chain] = {}
         self._bound: Bound = {}
@@ -109,12 +112,38 @@ class Dispatcher:
             chain = self._chains.setdefault(key, made)
         return chain
 
+    def for_compiler(self, op: str) -> Function | None:
+        """What compiled code may call before anything has proven itself: Dynamo can trace it, but no probation.
+
+        None when nothing serves every call in a graph. What cannot be imported is passed over: it is quarantined, with
+        its reason, at its first eager call.
+        """
+        policy = entered_policy() or self._policy
+        ranked = self.select(op).require()
+        ways: list[tuple[Accepts | None, Function]] = []
+        for candidate in ranked[:1] if policy.strict else ranked:
+            impl = candidate.impl
+            if impl.graph_safe:
+                try:
+                    ways.append((impl.load_accepts(), self._loaded(impl)))
+                except (Exception, SystemExit):
+                    continue
+                if impl.accepts is None:
+                    return _first_accepting(ways)
+        return None
+
     def _link(self, candidate: Candidate, x: torch.Tensor) -> Link:
         key = Key(candidate.impl.op, candidate.impl.impl_id, x.dtype, x.device)
-        return self._links.setdefault(key, Link(candidate, key, self._recorded))
+        return self._links.setdefault(key, Link(candidate, key, self._loaded))
 
-    def _recorded(self, op: str, impl_id: str, fn: Function) -> Function:
-        return fn if self._tracer is None else self._tracer.recorded(op, impl_id, fn)
+    def _loaded(self, impl: OpImpl) -> Function:
+        """The record's function as it is to be called, made once: the custom ops of an opaque one have one name."""
+        key = (impl.op, impl.impl_id)
+        fn = self._functions.get(key)
+        if fn is None:
+            fn = impl.load() if impl.traceable else opaque(*key, impl.load())
+            fn = self._functions.setdefault(key, fn if self._tracer is None else self._tracer.recorded(*key, fn))
+        return fn
 
     def _report(self, link: Link) -> None:
         key = link.key
@@ -131,3 +160,18 @@ class Dispatcher:
                 device=str(key.device),
                 reason=link.quarantine,
             )
+
+
+def _first_accepting(ways: Sequence[tuple[Accepts | None, Function]]) -> Function:
+    """The functions as one: that of the first that accepts the call. The last accepts every call."""
+    *asked, (_, last) = ways
+    if not asked:
+        return last
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for accepts, fn in asked:
+            if accepts is not None and accepts(*args, **kwargs) is True:
+                return fn(*args, **kwargs)
+        return last(*args, **kwargs)
+
+    return call

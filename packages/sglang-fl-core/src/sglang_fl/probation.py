@@ -18,7 +18,7 @@ import torch
 from sglang_fl.errors import ContractError, DispatchError
 from sglang_fl.ops import OpContract
 from sglang_fl.ranking import Candidate
-from sglang_fl.records import Answer, refusal
+from sglang_fl.records import Answer, OpImpl, refusal
 
 Function = Callable[..., Any]
 Accepts = Callable[..., Answer]
@@ -43,12 +43,12 @@ def unloaded(*args: Any, **kwargs: Any) -> Any:
 class Link:
     """One implementation and how it stands. Chains share it, so that it is proven once in a process.
 
-    ``recorded`` wraps its function in what records the calls: ``(op, impl_id, fn) -> fn``.
+    ``loaded`` gives the function of a record, imported when it is first asked for.
     """
 
     candidate: Candidate
     key: Key
-    recorded: Callable[[str, str, Function], Function]
+    loaded: Callable[[OpImpl], Function]
     fn: Function = unloaded
     accepts: Accepts | None = None
     proven: bool = False
@@ -58,9 +58,9 @@ class Link:
     def load(self) -> None:
         """Imports the function that is declared by its name. Raises whatever that import raises."""
         impl = self.candidate.impl
-        fn, accepts = impl.load(), impl.load_accepts()
+        fn, accepts = self.loaded(impl), impl.load_accepts()
         self.accepts = accepts if impl.graph_safe else outside_capture(accepts, self.key.device)
-        self.fn = self.recorded(impl.op, impl.impl_id, fn)
+        self.fn = fn
 
     def refusal(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
         """Why this call is not for it, or None."""
@@ -118,11 +118,12 @@ class Chain:
         raise self._exhausted(passes) from (errors[-1] if errors else None)
 
     def function(self) -> Function:
-        """What to bind: the first link's own function once nothing can come between, this chain until then."""
-        standing = [link for link in self._links if link.quarantine is None]
-        if standing and standing[0].proven and standing[0].accepts is None:
-            return standing[0].fn
-        return self
+        """What to bind: the first link's own function once it is proven, asked before each call if it wants to be;
+        this chain until then."""
+        first = next((link for link in self._links if link.quarantine is None), None)
+        if first is None or not first.proven:
+            return self
+        return first.fn if first.accepts is None else _accepting(first.accepts, first.fn, self)
 
     def _ask(self, link: Link, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """What ``link`` answers, or a Pass."""
@@ -185,6 +186,15 @@ class Chain:
             found=f"no implementation that serves it ({reasons or 'none is offered'})",
             do=f"allow another one, or see `sglang-fl explain {self._contract.name}`",
         )
+
+
+def _accepting(accepts: Accepts, fn: Function, otherwise: Function) -> Function:
+    """``fn`` where it accepts the call, ``otherwise`` where not."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs) if accepts(*args, **kwargs) is True else otherwise(*args, **kwargs)
+
+    return call
 
 
 class Snapshot:

@@ -62,6 +62,8 @@ class OpImpl:
             Leave it out when ``fn`` serves every legal call: then a bound call costs nothing extra.
         mutates: the arguments that ``fn`` overwrites. The op's contract says which it may.
         graph_safe: may be captured in a device graph.
+        traceable: ``torch.compile`` can look into ``fn``. Where it cannot (a kernel library that logs, say), compiled
+            code calls ``fn`` through a custom op that core makes.
     """
 
     op: str
@@ -74,6 +76,7 @@ class OpImpl:
     accepts: Callable[..., Answer] | str | None = None
     mutates: tuple[str, ...] = ()
     graph_safe: bool = True
+    traceable: bool = True
 
     def __post_init__(self) -> None:
         _require(isinstance(self.op, str) and self.op != "", "op", self.op, "the name of an op")
@@ -87,6 +90,7 @@ class OpImpl:
         _require(has_vendor or needs_none, "vendor", self.vendor, "the vendor's name")
         _require(_is_names(self.mutates), "mutates", self.mutates, "a tuple of argument names")
         _require(isinstance(self.graph_safe, bool), "graph_safe", self.graph_safe, "True or False")
+        _require(isinstance(self.traceable, bool), "traceable", self.traceable, "True or False")
         if self.priority is None:
             object.__setattr__(self, "priority", int(BackendPriority[self.kind.name]))
         _check_priority(self.priority)

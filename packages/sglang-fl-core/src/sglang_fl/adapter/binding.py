@@ -98,11 +98,11 @@ class Binder:
         return Binding(name, op, bridge.own_reason(layer))
 
     def _starter(self, op: str, bridge: Bridge, layer: Any, own: Forward) -> Forward:
-        traceable = self._traceable(op)
+        compiled = self._dispatcher.for_compiler(op)
 
         def start(obj: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if traceable is not None and torch.compiler.is_compiling():
-                return traceable(obj, x, *args, **kwargs)
+            if compiled is not None and torch.compiler.is_compiling():
+                return compiled(obj, x, *args, **kwargs)
             with self._dispatcher.policy:  # a block around this call rules `call_op`, not the layer from now on
                 chain = self._dispatcher.chain(op, x)
             result = chain(obj, x, *args, **kwargs)
@@ -111,17 +111,6 @@ class Binder:
             return result
 
         return start
-
-    def _traceable(self, op: str) -> Forward | None:
-        """The function to compile before a first call: Dynamo can trace it, but not the search for it."""
-        ranked = self._dispatcher.select(op).require()
-        for candidate in ranked[:1] if self._settings.strict else ranked:
-            if candidate.impl.graph_safe and candidate.impl.accepts is None:
-                try:
-                    return candidate.impl.load()
-                except (Exception, SystemExit):  # it is quarantined, with its reason, at its first call
-                    continue
-        return None
 
 
 class Deferred:
