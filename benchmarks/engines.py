@@ -1,0 +1,123 @@
+"""SGLang engines in processes of their own, several on one GPU, so that what differs can be measured in turns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_SECONDS, ANSWER_SECONDS = 540.0, 240.0
+
+Tokens = list[int]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to serve: its name, and the settings of sglang-fl that make it so, as environment variables."""
+
+    name: str
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+ALONE = Variant("alone", (("SGLANG_FL_ENABLED", "0"),))
+VENDOR = Variant("vendor")
+FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),))
+ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")))
+VARIANTS = (ALONE, VENDOR, FLAGOS, ATEN)
+
+
+class Engine:
+    """One engine. Starting returns at once; :meth:`wait` until it serves, and ``start_seconds`` is what that took."""
+
+    def __init__(self, variant: Variant, arguments: Mapping[str, Any], log: Path) -> None:
+        self.variant, self._log = variant, log
+        self._pipe, theirs = multiprocessing.Pipe()
+        spawn = multiprocessing.get_context("spawn")
+        self._process = spawn.Process(target=_serve, args=(variant, dict(arguments), log, theirs))
+        self._process.start()
+        theirs.close()
+
+    def wait(self) -> None:
+        """Raises RuntimeError when the start failed, with where its log is."""
+        self.start_seconds: float = self._answer(START_SECONDS)
+
+    def generate(self, **request: Any) -> list[dict[str, Any]]:
+        """SGLang's answers to a request."""
+        self._pipe.send(request)
+        answers: list[dict[str, Any]] = self._answer(ANSWER_SECONDS)
+        return answers
+
+    def timed(self, prompts: list[Tokens], new_tokens: int) -> float:
+        """Seconds to answer ``prompts`` with exactly that many tokens each."""
+        sampling = {"temperature": 0, "max_new_tokens": new_tokens, "ignore_eos": True}
+        began = time.perf_counter()
+        self.generate(input_ids=prompts, sampling_params=sampling)
+        return time.perf_counter() - began
+
+    def host_memory(self) -> int:
+        """Bytes of host memory of the engine's processes, what they share counted once in all."""
+        tree = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        return sum(process.memory_full_info().pss for process in tree)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join(60)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def _answer(self, seconds: float) -> Any:
+        try:
+            if self._pipe.poll(seconds):
+                return self._pipe.recv()
+        except EOFError:
+            pass
+        msg = f"the engine {self.variant.name!r} gave no answer; its log is {self._log}"
+        raise RuntimeError(msg)
+
+
+def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str, Any], logs: Path) -> list[Engine]:
+    """Starts engines side by side, and waits for all of them."""
+    engines = [
+        stack.enter_context(Engine(variant, {**arguments, **_ports(variant)}, logs / f"{variant.name}.log"))
+        for variant in variants
+    ]
+    for engine in engines:
+        engine.wait()
+    return engines
+
+
+def _ports(variant: Variant) -> dict[str, int]:
+    """Far enough apart that engines which start at once do not take each other's."""
+    index = VARIANTS.index(variant)
+    return {"port": 31000 + 200 * index, "nccl_port": 41000 + 200 * index}
+
+
+def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) -> None:
+    for name in [name for name in os.environ if name.startswith(("SGLANG_FL_", "USE_FLAGGEMS"))]:
+        del os.environ[name]
+    os.environ.update(variant.settings)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    began = time.perf_counter()
+    from sglang import Engine as SGLangEngine  # noqa: PLC0415 - SGLang reads the environment when it is imported
+
+    engine = SGLangEngine(**arguments)
+    pipe.send(time.perf_counter() - began)
+    try:
+        while True:
+            answers = engine.generate(**pipe.recv())
+            pipe.send(answers if isinstance(answers, list) else [answers])
+    except EOFError:  # whoever asked is done
+        engine.shutdown()

@@ -1,0 +1,155 @@
+"""SGLang alone beside SGLang with the plugin, on one GPU, in turns: what does each way to serve keep of the speed?
+
+Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
+engines of a group live side by side and answer one after the other, round after round; a figure is the median of the
+rounds' ratios, SGLang alone being 1.
+
+    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--logs DIR] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Tokens, start_all
+from benchmarks.figures import Figures, parser
+
+ROUNDS, ATEN_ROUNDS = 6, 2
+ROUND_SECONDS = 1.0
+"""A work is repeated until SGLang alone takes about that long: shorter ones differ by more than what is measured."""
+
+_LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "smollm2": {
+        **_LLAMA,
+        **{"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
+        **{"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192},
+        **{"rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": True},
+    },
+    "llama8b": {
+        **_LLAMA,
+        **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
+        **{"num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192},
+        **{"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False},
+    },
+}
+MODES: Mapping[str, Mapping[str, Any]] = {"graphs": {}, "eager": {"disable_cuda_graph": True}}
+
+ARGUMENTS = {
+    **{"load_format": "dummy", "skip_tokenizer_init": True, "disable_radix_cache": True, "log_level": "info"},
+    **{"attention_backend": "triton", "sampling_backend": "pytorch", "grammar_backend": "none"},
+    # Several engines share the GPU: each takes the cache that the work needs, and no share of what is left.
+    **{"max_total_tokens": 16384, "max_running_requests": 32, "mem_fraction_static": 0.98, "sleep_on_idle": True},
+}
+
+BOUNDS = {
+    ("graphs", "vendor"): 0.99,
+    ("eager", "vendor"): 0.99,
+    ("graphs", "flagos"): 0.97,
+}
+
+
+class Work(NamedTuple):
+    """Requests of one size: how many, how long, and how many tokens each gets."""
+
+    requests: int
+    prompt_tokens: int
+    new_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """What the work is counted in: the tokens of the prompts when one is asked for, those made otherwise."""
+        return self.requests * (self.prompt_tokens if self.new_tokens == 1 else self.new_tokens)
+
+    def prompts(self, vocabulary: int) -> list[Tokens]:
+        """The same in every engine."""
+        rng = random.Random(0)
+        return [[rng.randrange(vocabulary) for _ in range(self.prompt_tokens)] for _ in range(self.requests)]
+
+
+WORKS = {
+    "prefill": Work(requests=8, prompt_tokens=1024, new_tokens=1),
+    "decode32": Work(requests=32, prompt_tokens=32, new_tokens=128),
+    "decode1": Work(requests=1, prompt_tokens=32, new_tokens=128),
+}
+
+
+def main() -> None:
+    """Measures every shape and mode asked for, and exits 1 when a bound was missed."""
+    options = parser(__doc__ or "")
+    options.add_argument("--shapes", default=",".join(SHAPES), metavar="S,...", help="only these shapes")
+    options.add_argument("--modes", default=",".join(MODES), metavar="M,...", help="only these modes")
+    options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
+    args = options.parse_args()
+    figures = Figures()
+    with tempfile.TemporaryDirectory(prefix="sglang-fl-serving-") as scratch:
+        for shape in args.shapes.split(","):
+            folder = model(shape, Path(scratch, shape))
+            for mode in args.modes.split(","):
+                logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
+                _measure(shape, mode, {**ARGUMENTS, **MODES[mode], "model_path": str(folder)}, logs, figures)
+    figures.finish(args.json)
+
+
+def model(shape: str, folder: Path) -> Path:
+    """Makes ``folder`` a model of that shape: a configuration alone, whose weights are random."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(SHAPES[shape]))
+    return folder
+
+
+def _measure(shape: str, mode: str, arguments: Mapping[str, Any], logs: Path, figures: Figures) -> None:
+    """One group: SGLang alone with the two orders of ops, and then with the ATen layer."""
+    with ExitStack() as forever:
+        (alone,) = start_all(forever, [ALONE], arguments, logs)
+        for variants, rounds in (([VENDOR, FLAGOS], ROUNDS), ([ATEN], ATEN_ROUNDS)):
+            with ExitStack() as stack:
+                _tell(f"{shape}, {mode}: starting {', '.join(variant.name for variant in variants)}")
+                try:
+                    others = start_all(stack, variants, arguments, logs)
+                except RuntimeError as error:
+                    if variants != [ATEN]:
+                        raise
+                    _tell(f"{shape}, {mode}: {error}")  # what it costs is reported, not bounded
+                    continue
+                _compare(f"serving.{shape}.{mode}", [alone, *others], rounds, SHAPES[shape]["vocab_size"], figures)
+
+
+def _compare(name: str, engines: Sequence[Engine], rounds: int, vocabulary: int, figures: Figures) -> None:
+    for work_name, work in WORKS.items():
+        seconds = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
+        alone = seconds[ALONE.name]
+        for variant, mine in seconds.items():
+            figures.add(f"{name}.{variant}.{work_name}", work.tokens / statistics.median(mine), "tokens/s")
+            if mine is not alone:
+                kept = statistics.median(a / b for a, b in zip(alone, mine, strict=True))
+                bound = BOUNDS.get((name.rpartition(".")[2], variant))
+                figures.add(f"{name}.{variant}.{work_name}.kept", kept, "ratio", at_least=bound)
+
+
+def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> dict[str, list[float]]:
+    """Each variant's seconds for the work, round by round; who begins changes from round to round."""
+    warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
+    repeats = max(1, round(ROUND_SECONDS / warm[1]))  # the first engine is SGLang alone
+    seconds: dict[str, list[float]] = {engine.variant.name: [] for engine in engines}
+    for number in range(rounds):
+        for engine in engines if number % 2 else reversed(engines):
+            took = sum(engine.timed(prompts, new_tokens) for _ in range(repeats))
+            seconds[engine.variant.name].append(took / repeats)
+    return seconds
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
