@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from sglang_fl.session import session
 
 OURS = "flagos.triton"
 COPY = "copy"
+DEVICE = torch.device("cuda")
+COMPILING_PROCESSES = 8
 LARGE_BYTES = 64 << 20
 WITHIN_OF_BEST, TINY_EAGER_US, OF_COPY = 1.05, 15.0, 0.9
 
@@ -55,12 +59,12 @@ class Row:
 def main() -> None:
     """Measures every case, and exits 1 when one of our kernels misses a bound."""
     args = _arguments()
-    figures, device = Figures(), torch.device("cuda")
+    figures, wanted = Figures(), [case for case in cases() if _is_wanted(case, args)]
+    _compile(wanted)
     rows: list[Row] = []
     with torch.inference_mode():
-        for case in cases():
-            if _is_wanted(case, args):
-                rows += _measured(case, device)
+        for case in wanted:
+            rows += _measured(case)
     if args.rows is not None:
         _write(rows, args.rows)
     _add_figures(rows, figures)
@@ -85,18 +89,36 @@ def _is_wanted(case: Case, args: argparse.Namespace) -> bool:
     return all(words is None or value in words for words, value in asked)
 
 
-def _measured(case: Case, device: torch.device) -> list[Row]:
+def _compile(wanted: Sequence[Case]) -> None:
+    """Calls each implementation once for each width and dtype, in many processes: kernels are compiled on the CPU, and
+    the compilers keep what they made on disk. The few tokens and the many may want different ones."""
+    least, most = min(case.tokens for case in wanted), max(case.tokens for case in wanted)
+    first = [case for case in wanted if case.tokens in (least, most)]
+    with ProcessPoolExecutor(COMPILING_PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_call_all, first))
+
+
+def _call_all(case: Case) -> None:
+    with torch.inference_mode():
+        arguments = case.arguments(DEVICE)
+        for _, implementation, refusal in _implementations(case.op, arguments):
+            if refusal is None:
+                implementation(*arguments)
+    torch.cuda.empty_cache()
+
+
+def _measured(case: Case) -> list[Row]:
     """A row for each implementation that this machine has for the case's op."""
-    arguments = case.arguments(device)
+    arguments = case.arguments(DEVICE)
     rows, calls, errors = [], {}, {}
     for name, implementation, refusal in _implementations(case.op, arguments):
         if refusal is not None:
             rows.append(_row(case, name, refused=refusal))
             continue
-        errors[name] = case.error(implementation, device)
-        calls[name] = _bound(implementation, case.arguments(device))
+        errors[name] = case.error(implementation, DEVICE)
+        calls[name] = _bound(implementation, case.arguments(DEVICE))
     eager = {name: eager_us(call) for name, call in calls.items()}
-    calls[COPY] = _copy(case, device)
+    calls[COPY] = _copy(case)
     graphed = graph_us(calls)
     speed = {name: case.traffic / us / 1e3 for name, us in graphed.items()}
     for name, error in errors.items():
@@ -133,9 +155,9 @@ def _bound(implementation: Implementation, arguments: tuple[Any, ...]) -> Callab
     return lambda: implementation(*arguments)
 
 
-def _copy(case: Case, device: torch.device) -> Callable[[], Any]:
+def _copy(case: Case) -> Callable[[], Any]:
     """A copy that reads and writes as many bytes as the case must."""
-    source, target = torch.empty(2, max(case.traffic // 2, 1), dtype=torch.uint8, device=device)
+    source, target = torch.empty(2, max(case.traffic // 2, 1), dtype=torch.uint8, device=DEVICE)
     return lambda: target.copy_(source)
 
 

@@ -4,7 +4,7 @@ Two model shapes with random weights, eagerly and with graphs; prefill, decoding
 engines of a group live side by side and answer one after the other, round after round; a figure is the median of the
 rounds' ratios, SGLang alone being 1.
 
-    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--logs DIR] [--json FILE]
+    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--no-aten] [--logs DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Tokens, start_all
+from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Tokens, Variant, start_all
 from benchmarks.figures import Figures, parser
 
-ROUNDS, ATEN_ROUNDS = 6, 2
 ROUND_SECONDS = 1.0
 """A work is repeated until SGLang alone takes about that long: shorter ones differ by more than what is measured."""
 
@@ -77,9 +76,13 @@ class Work(NamedTuple):
 
 WORKS = {
     "prefill": Work(requests=8, prompt_tokens=1024, new_tokens=1),
-    "decode32": Work(requests=32, prompt_tokens=32, new_tokens=128),
-    "decode1": Work(requests=1, prompt_tokens=32, new_tokens=128),
+    "decode32": Work(requests=32, prompt_tokens=32, new_tokens=64),
+    "decode1": Work(requests=1, prompt_tokens=32, new_tokens=64),
 }
+
+
+ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 5
+ATEN_ROUNDS = 1
 
 
 def main() -> None:
@@ -87,6 +90,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--shapes", default=",".join(SHAPES), metavar="S,...", help="only these shapes")
     options.add_argument("--modes", default=",".join(MODES), metavar="M,...", help="only these modes")
+    options.add_argument("--no-aten", action="store_true", help="leave FlagGems' ATen layer out")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
     figures = Figures()
@@ -95,8 +99,28 @@ def main() -> None:
             folder = model(shape, Path(scratch, shape))
             for mode in args.modes.split(","):
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
-                _measure(shape, mode, {**ARGUMENTS, **MODES[mode], "model_path": str(folder)}, logs, figures)
+                _measure(Group(shape, mode, folder, logs), figures, with_aten=not args.no_aten)
     figures.finish(args.json)
+
+
+class Group(NamedTuple):
+    """Engines that are measured in turns: of one shape, in one mode."""
+
+    shape: str
+    mode: str
+    model: Path
+    logs: Path
+
+    @property
+    def name(self) -> str:
+        """What its figures' names begin with."""
+        return f"serving.{self.shape}.{self.mode}"
+
+    def start(self, stack: ExitStack, variants: list[Variant]) -> list[Engine]:
+        """Starts engines of the group, which live as long as ``stack``."""
+        _tell(f"{self.shape}, {self.mode}: starting {', '.join(variant.name for variant in variants)}")
+        arguments = {**ARGUMENTS, **MODES[self.mode], "model_path": str(self.model)}
+        return start_all(stack, variants, arguments, self.logs)
 
 
 def model(shape: str, folder: Path) -> Path:
@@ -106,33 +130,40 @@ def model(shape: str, folder: Path) -> Path:
     return folder
 
 
-def _measure(shape: str, mode: str, arguments: Mapping[str, Any], logs: Path, figures: Figures) -> None:
-    """One group: SGLang alone with the two orders of ops, and then with the ATen layer."""
-    with ExitStack() as forever:
-        (alone,) = start_all(forever, [ALONE], arguments, logs)
-        for variants, rounds in (([VENDOR, FLAGOS], ROUNDS), ([ATEN], ATEN_ROUNDS)):
-            with ExitStack() as stack:
-                _tell(f"{shape}, {mode}: starting {', '.join(variant.name for variant in variants)}")
-                try:
-                    others = start_all(stack, variants, arguments, logs)
-                except RuntimeError as error:
-                    if variants != [ATEN]:
-                        raise
-                    _tell(f"{shape}, {mode}: {error}")  # what it costs is reported, not bounded
-                    continue
-                _compare(f"serving.{shape}.{mode}", [alone, *others], rounds, SHAPES[shape]["vocab_size"], figures)
+def _measure(group: Group, figures: Figures, *, with_aten: bool) -> None:
+    """SGLang alone beside the two orders of ops, and then beside the ATen layer: they do not all fit on the GPU."""
+    with ExitStack() as stack:
+        (alone,) = group.start(stack, [ALONE])
+        with ExitStack() as others:
+            engines = [alone, *group.start(others, ORDERS)]
+            _compare(group, engines, ORDERS_ROUNDS, figures)
+        if with_aten:
+            _measure_aten(group, alone, figures)
 
 
-def _compare(name: str, engines: Sequence[Engine], rounds: int, vocabulary: int, figures: Figures) -> None:
-    for work_name, work in WORKS.items():
-        seconds = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
-        alone = seconds[ALONE.name]
+def _measure_aten(group: Group, alone: Engine, figures: Figures) -> None:
+    """What the ATen layer costs is told, not bounded; and so is that it does not start."""
+    with ExitStack() as stack:
+        try:
+            engines = [alone, *group.start(stack, [ATEN])]
+        except RuntimeError as error:
+            _tell(str(error))
+            figures.add(f"{group.name}.aten.started", 0, "engines")
+        else:
+            _compare(group, engines, ATEN_ROUNDS, figures)
+
+
+def _compare(group: Group, engines: Sequence[Engine], rounds: int, figures: Figures) -> None:
+    for name, work in WORKS.items():
+        seconds = _in_turns(engines, work.prompts(SHAPES[group.shape]["vocab_size"]), work.new_tokens, rounds)
+        alone = seconds.pop(ALONE.name)
         for variant, mine in seconds.items():
-            figures.add(f"{name}.{variant}.{work_name}", work.tokens / statistics.median(mine), "tokens/s")
-            if mine is not alone:
-                kept = statistics.median(a / b for a, b in zip(alone, mine, strict=True))
-                bound = BOUNDS.get((name.rpartition(".")[2], variant))
-                figures.add(f"{name}.{variant}.{work_name}.kept", kept, "ratio", at_least=bound)
+            for who, theirs in ((ALONE.name, alone), (variant, mine)):
+                speed = work.tokens / statistics.median(theirs)
+                figures.add(f"{group.name}.{variant}.{name}.{who}", speed, "tokens/s")
+            kept = statistics.median(a / b for a, b in zip(alone, mine, strict=True))
+            bound = BOUNDS.get((group.mode, variant))
+            figures.add(f"{group.name}.{variant}.{name}.kept", kept, "ratio", at_least=bound)
 
 
 def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> dict[str, list[float]]:
