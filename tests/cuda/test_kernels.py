@@ -1,0 +1,112 @@
+"""Where the kernels come from, in every release; and what is said of one that does not load."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sglang_fl_cuda import kernels
+from tests.adapter.releases.sources import Sources
+from tests.adapter.releases.wheels import RELEASES, source_folder
+from tests.cuda import stand_ins
+from tests.cuda.stand_ins import ACTIVATIONS, NO_ROUTING, signature_of, source_of
+
+ACTIVATION_HOMES = ("sglang.kernels.ops.activation.activation", "sglang.srt.layers.activation")
+PAGE = """
+[sgl_kernel] CRITICAL: Could not load any common_ops library!
+
+Error details from previous import attempts:
+- ImportError: libcuda.so.1: cannot open shared object file
+- ModuleNotFoundError: No module named 'common_ops'
+"""
+
+
+def imported() -> list[str]:
+    """What ``kernels.py`` imports from SGLang, as ``module:name``."""
+    nodes = ast.walk(ast.parse(inspect.getsource(kernels)))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("sglang.")]
+    return [f"{node.module}:{alias.name}" for node in froms for alias in node.names]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_of_sglang_has_what_is_imported_from_it(release: str) -> None:
+    sources = Sources(source_folder(release))
+    names = [*imported(), "sglang.srt.layers.layernorm:layernorm"]
+    assert len(names) > 5
+    assert [name for name in names if sources.find(name) is None] == []
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_release_calls_the_kernels_with_the_same_arguments(release: str) -> None:
+    sources = Sources(source_folder(release))
+    rope = "sglang.kernels.ops.attention.rope"
+    acts = [f"{home}:{op}" for home in ACTIVATION_HOMES for op in ACTIVATIONS]
+    wanted = {
+        **{name: ["input", "out"] for name in acts},
+        "sglang.srt.layers.layernorm:layernorm": ["input", "gamma", "beta", "eps"],
+        f"{rope}:apply_rope_inplace": ["q", "k", "cos_sin_cache", "positions", "is_neox", "rope_dim"],
+        f"{rope}:rotary_embedding_with_key": ["positions", "query", "key", "head_size", "cos_sin_cache", "is_neox"],
+    }
+    found = {}
+    for name in wanted:
+        function = sources.find(name)
+        assert function is not None and isinstance(function.node, ast.FunctionDef), name
+        args = function.node.args
+        taken = [arg.arg for arg in (*args.args, *args.kwonlyargs)]
+        found[name] = [argument for argument in taken if argument not in NO_ROUTING]
+    assert found == wanted
+
+
+@pytest.mark.parametrize(("capability", "home"), [((9, 0), 0), ((8, 0), 0), ((10, 0), 1), ((12, 0), 1)])
+def test_activations_come_from_where_this_device_can_have_every_width(
+    capability: tuple[int, int], home: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    for name, module in stand_ins.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    wanted = [getattr(sys.modules[ACTIVATION_HOMES[home]], op) for op in ACTIVATIONS]
+    assert list(kernels.activations()) == wanted
+
+
+def test_sgl_kernel_takes_the_weight_before_epsilon_and_the_residual_before_both() -> None:
+    tree = source_of("sgl_kernel", "elementwise.py")
+    for norm in ("rmsnorm", "gemma_rmsnorm"):
+        assert list(signature_of(tree, norm).parameters)[:3] == ["input", "weight", "eps"]
+    for norm in ("fused_add_rmsnorm", "gemma_fused_add_rmsnorm"):
+        assert list(signature_of(tree, norm).parameters)[:4] == ["input", "residual", "weight", "eps"]
+
+
+def test_a_kernel_library_that_does_not_load_is_an_import_error_with_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "sgl_kernel"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"raise ImportError({PAGE!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sgl_kernel", raising=False)
+    with pytest.raises(ImportError, match=r"^sglang .* with sglang-kernel .*: ImportError: libcuda.so.1: cannot open"):
+        kernels.norms()
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ImportError(PAGE), "ImportError: libcuda.so.1: cannot open shared object file"),
+        (OSError("libcudart.so.13: no such file\nat line 3"), "OSError: libcudart.so.13: no such file"),
+        (RuntimeError(), "RuntimeError: "),
+    ],
+)
+def test_a_cause_is_one_line(error: Exception, cause: str) -> None:
+    assert kernels.cause(error) == cause
+
+
+@pytest.mark.gpu
+def test_all_kernels_load_on_a_gpu() -> None:
+    for group in (kernels.activations(), kernels.norms(), kernels.rotaries()):
+        assert all(callable(kernel) for kernel in group)
+    assert kernels.layer_norm() is None or callable(kernels.layer_norm())
