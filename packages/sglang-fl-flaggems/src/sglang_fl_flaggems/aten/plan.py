@@ -1,0 +1,105 @@
+"""What the settings come to: each op that FlagGems has a function for, whether it is to be replaced, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sglang_fl import AtenOp, SglangFlError
+
+from .names import covered, nearest_names
+from .settings import WHO, by_user
+from .table import Table
+
+if TYPE_CHECKING:
+    from sglang_fl.settings import Settings
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list of ops in the settings.
+
+    Attributes:
+        title: its key, and where it stands.
+        is_set: somebody wrote one, even if it names nothing that exists here.
+        names: key -> the name in the list that covers it.
+    """
+
+    title: str
+    is_set: bool
+    names: dict[str, str]
+
+
+def plan(table: Table, settings: Settings, has_op: Callable[[str], bool]) -> list[AtenOp]:
+    """Every entry of ``table``, by name.
+
+    Args:
+        has_op: does this PyTorch have the overload? FlagGems registers for newer and older ones, too.
+
+    Raises:
+        SglangFlError: a list that the user wrote names an op that FlagGems or PyTorch does not have.
+    """
+    switch = f"use_flaggems ({settings.origin('use_flaggems')})"
+    if not settings.of_backends["use_flaggems"]:
+        return [_row(table, key, False, f"{switch} is off") for key in sorted(table)]
+    whitelist = _read("flagos_whitelist", table, settings)
+    blacklist = _read("flagos_blacklist", table, settings)
+    _refuse_absent(whitelist, has_op)
+    return [_decide(table, key, has_op(key), switch, whitelist, blacklist) for key in sorted(table)]
+
+
+def unknown_defaults(table: Table, settings: Settings) -> Iterator[str]:
+    """The names in a platform's defaults that this FlagGems has nothing for: a warning for each.
+
+    They are written for other releases of FlagGems, too, so they are no error.
+    """
+    for key in ("flagos_whitelist", "flagos_blacklist"):
+        for name in settings.of_backends[key]:
+            if not covered(name, table):
+                yield f"{key} ({settings.origin(key)}) names {name!r}, for which this FlagGems has nothing"
+
+
+def _decide(table: Table, key: str, exists: bool, switch: str, whitelist: _List, blacklist: _List) -> AtenOp:
+    if not exists:
+        return _row(table, key, False, "this PyTorch has no such op")
+    if key in whitelist.names:
+        return _row(table, key, True, f"{whitelist.names[key]} in {whitelist.title}")
+    if whitelist.is_set:
+        return _row(table, key, False, f"not in {whitelist.title}")
+    if key in blacklist.names:
+        return _row(table, key, False, f"{blacklist.names[key]} in {blacklist.title}")
+    return _row(table, key, True, switch)
+
+
+def _row(table: Table, key: str, replaced: bool, reason: str) -> AtenOp:
+    return AtenOp(name=key, by=f"flag_gems.{table[key].functions[-1]}", replaced=replaced, reason=reason)
+
+
+def _read(key: str, table: Table, settings: Settings) -> _List:
+    written = settings.of_backends[key]
+    read = _List(f"{key} ({settings.origin(key)})", written != (), {})
+    for name in written:
+        keys = covered(name, table)
+        if not keys and by_user(settings, key):
+            raise SglangFlError(
+                WHO,
+                asked=f"{name!r} in {read.title}",
+                found="that FlagGems has no function for an op of that name",
+                do=nearest_names(name, table),
+            )
+        read.names.update((one, name) for one in keys if one not in read.names)
+    return read
+
+
+def _refuse_absent(whitelist: _List, has_op: Callable[[str], bool]) -> None:
+    """A name may cover an overload of another PyTorch's, but not only such ones."""
+    present = {name for key, name in whitelist.names.items() if has_op(key)}
+    for name in whitelist.names.values():
+        if name not in present:
+            raise SglangFlError(
+                WHO,
+                asked=f"{name!r} in {whitelist.title}",
+                found="that this PyTorch has no such op",
+                do=f"leave {name!r} out",
+            )

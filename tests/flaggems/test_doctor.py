@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import triton
+
+from sglang_fl import Diagnosis
+from sglang_fl_flaggems import availability, doctor
+
+
+class Site:
+    """A folder that is all that is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def install(self, name: str, version: str, *requires: str) -> None:
+        info = self._folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        lines += [f"Requires-Dist: {line}" for line in requires]
+        (info / "METADATA").write_text("\n".join([*lines, ""]))
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def gems(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """FlagGems' metadata, with its pin; all that it needs, and a Triton that it works with."""
+    site.install("flag-gems", "5.0.2", "numpy ==1.26.4", "torch ==2.9.0 ; extra == 'nvidia'")
+    monkeypatch.setattr(availability, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    return site
+
+
+def one(lines: object) -> Diagnosis:
+    (line,) = list(lines)  # type: ignore[call-overload]
+    return line
+
+
+def test_without_flaggems_there_is_nothing_to_mend(site: Site) -> None:
+    site.install("numpy", "2.3.1")
+    line = one(doctor.flag_gems())
+    assert line.ok is None
+    assert line.found.startswith("not installed")
+    assert list(doctor.numpy()) == []
+
+
+@pytest.mark.parametrize("folder", [None, "/scratch/gems"])
+def test_the_version_is_told_and_where_it_caches(
+    gems: Site, monkeypatch: pytest.MonkeyPatch, folder: str | None
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("FLAGGEMS_CACHE_DIR", raising=False)
+    if folder is not None:
+        monkeypatch.setenv("FLAGGEMS_CACHE_DIR", folder)
+    line = one(doctor.flag_gems())
+    assert line.ok is True
+    assert line.found == f"5.0.2, for triton before 3.7; cache {folder or '/home/me/.flaggems'}"
+
+
+def test_a_triton_that_breaks_it_is_worth_knowing_and_no_failure(gems: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "__version__", "3.8.0")
+    line = one(doctor.flag_gems())
+    assert line.ok is None
+    assert line.found.startswith("5.0.2, not used: from triton 3.7 on")
+
+
+def test_what_it_imports_and_is_missing_has_a_command(gems: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "find_spec", lambda name: None if name == "sqlalchemy" else name)
+    line = one(doctor.flag_gems())
+    assert (line.ok, line.wanted, line.remedy) == (False, "sqlalchemy", "pip install sqlalchemy")
+
+
+def test_a_numpy_that_all_take_is_fine(gems: Site) -> None:
+    gems.install("numpy", "1.26.4")
+    gems.install("scipy", "1.14.0", "numpy <2.3,>=1.23.5")
+    line = one(doctor.numpy())
+    assert line.ok is True
+    assert line.found == "1.26.4; flag-gems 5.0.2 asks for ==1.26.4"
+
+
+def test_what_the_pinned_numpy_breaks_is_named_with_the_numpy_that_mends_it(gems: Site) -> None:
+    gems.install("numpy", "1.26.4")
+    gems.install("pandas", "3.0.0", "numpy>=1.26.0; python_version < '3'", "numpy>=2.0.2; python_version >= '3'")
+    gems.install("ml-dtypes", "0.6.0", "numpy>=2", "numpy>=2.1 ; extra == 'new'", "numpydoc")
+    line = one(doctor.numpy())
+    assert line.ok is False
+    assert "ml-dtypes (>=2), pandas (>=2.0.2)" in line.found
+    assert line.remedy == "pip install 'numpy>=2,>=2.0.2'"
+
+
+def test_a_numpy_past_the_pin_that_all_others_take_is_only_worth_knowing(gems: Site) -> None:
+    gems.install("numpy", "2.3.1")
+    gems.install("pandas", "3.0.0", "numpy>=2.0.2")
+    assert one(doctor.numpy()).ok is None
