@@ -1,0 +1,1 @@
+"""A communicator's collectives between two real processes."""

@@ -1,0 +1,212 @@
+"""What every rank must get, for each collective: each case computes by itself what it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from sglang_fl.communication.collectives import Collectives, Group
+
+SIZES = (1, 7, 1024, 65537)
+"""Elements of each rank's part: one, odd, aligned, more than one chunk."""
+
+Checks = Iterator[tuple[str, torch.Tensor, torch.Tensor]]
+"""What was done, what this rank got, and what it should have got."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One rank's end of a communicator."""
+
+    made: Collectives
+    group: Group
+
+    @property
+    def me(self) -> int:
+        """This rank within the group."""
+        return self.group.rank
+
+    def dtypes(self, collective: str) -> list[torch.dtype]:
+        """What it takes, in the same order in every rank."""
+        return sorted(self.made.dtypes[collective], key=str)
+
+    def part(self, rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """What ``rank`` puts in: small whole numbers, so that every order of adding gives one sum."""
+        return ((torch.arange(count, device=self.group.device) + 3 * rank) % 5).to(dtype)
+
+    def parts(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        """What each rank puts in."""
+        return [self.part(rank, count, dtype) for rank in range(self.group.size)]
+
+    def total(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """The sum of what they put in."""
+        return torch.stack(self.parts(count, dtype)).sum(0).to(dtype)
+
+    def empty(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """A result to be: of numbers that none should keep."""
+        return torch.full((count,), 9, device=self.group.device).to(dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rule for some collectives.
+
+    Attributes:
+        needs: the collectives that it calls.
+        checks: runs it in one rank; all ranks run it alike.
+    """
+
+    needs: tuple[str, ...]
+    checks: Callable[[End], Checks]
+
+
+def _each(collective: str, check: Callable[[End, int, torch.dtype], Checks]) -> Case:
+    """A case of one collective, for every dtype that it takes and parts of every size."""
+
+    def checks(end: End) -> Checks:
+        for dtype in end.dtypes(collective):
+            for count in SIZES:
+                for what, got, wanted in check(end, count, dtype):
+                    yield f"{what} of {count} {dtype}", got, wanted
+
+    return Case((collective,), checks)
+
+
+def _all_reduce(end: End, count: int, dtype: torch.dtype) -> Checks:
+    mine, output = end.part(end.me, count, dtype), end.empty(count, dtype)
+    end.made.all_reduce(output, mine)
+    yield "the sum", output, end.total(count, dtype)
+    yield "the input, which stays,", mine, end.part(end.me, count, dtype)
+
+
+def _all_reduce_in_place(end: End, count: int, dtype: torch.dtype) -> Checks:
+    mine = end.part(end.me, count, dtype)
+    end.made.all_reduce(mine, mine)
+    yield "the sum in place", mine, end.total(count, dtype)
+
+
+def _all_gather(end: End, count: int, dtype: torch.dtype) -> Checks:
+    output = end.empty(count * end.group.size, dtype)
+    end.made.all_gather(output, end.part(end.me, count, dtype))
+    yield "all parts", output, torch.cat(end.parts(count, dtype))
+
+
+def _all_gatherv(end: End, count: int, dtype: torch.dtype) -> Checks:
+    for empty in range(end.group.size):  # each rank in turn has nothing
+        sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
+        parts = [end.part(rank, size, dtype) for rank, size in enumerate(sizes)]
+        output = end.empty(sum(sizes), dtype)
+        end.made.all_gatherv(output, parts[end.me], sizes)
+        yield f"all parts, none of rank {empty},", output, torch.cat(parts)
+
+
+def _reduce_scatter(end: End, count: int, dtype: torch.dtype) -> Checks:
+    whole = end.part(end.me, count * end.group.size, dtype)
+    output = end.empty(count, dtype)
+    end.made.reduce_scatter(output, whole)
+    yield "a part of the sum", output, end.total(count * end.group.size, dtype).chunk(end.group.size)[end.me]
+    yield "the input, which stays,", whole, end.part(end.me, count * end.group.size, dtype)
+
+
+def _reduce_scatterv(end: End, count: int, dtype: torch.dtype) -> Checks:
+    for empty in range(end.group.size):
+        sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
+        output = end.empty(sizes[end.me], dtype)
+        end.made.reduce_scatterv(output, end.part(end.me, sum(sizes), dtype), sizes)
+        wanted = end.total(sum(sizes), dtype).split(sizes)[end.me]
+        yield f"a part of the sum, none for rank {empty},", output, wanted
+
+
+def _all_to_all(end: End, count: int, dtype: torch.dtype) -> Checks:
+    size = end.group.size
+    output = end.empty(count * size, dtype)
+    end.made.all_to_all(output, end.part(end.me, count * size, dtype))
+    theirs = end.parts(count * size, dtype)
+    yield "a part of each", output, torch.cat([whole.chunk(size)[end.me] for whole in theirs])
+
+
+def _broadcast(end: End, count: int, dtype: torch.dtype) -> Checks:
+    for source in range(end.group.size):
+        mine = end.part(end.me, count, dtype)
+        end.made.broadcast(mine, source)
+        yield f"what rank {source} has", mine, end.part(source, count, dtype)
+
+
+def _send(end: End, count: int, dtype: torch.dtype) -> Checks:
+    yield from _pass(end, count, dtype, end.made.send)
+
+
+def _isend(end: End, count: int, dtype: torch.dtype) -> Checks:
+    yield from _pass(end, count, dtype, lambda tensor, to: end.made.isend(tensor, to).wait())
+
+
+def _pass(end: End, count: int, dtype: torch.dtype, send: Callable[[torch.Tensor, int], object]) -> Checks:
+    """From each rank to the next, one after the other."""
+    for source in range(end.group.size):
+        destination = (source + 1) % end.group.size
+        if end.me == source:
+            send(end.part(source, count, dtype), destination)
+        if end.me == destination:
+            got = end.empty(count, dtype)
+            end.made.recv(got, source)
+            yield f"what rank {source} sent", got, end.part(source, count, dtype)
+
+
+def _exchange_in_a_batch(end: End) -> Checks:
+    size = end.group.size
+    before, behind = (end.me - 1) % size, (end.me + 1) % size
+    for dtype in end.dtypes("send"):
+        got = end.empty(1024, dtype)
+        with end.made.batch():
+            end.made.send(end.part(end.me, 1024, dtype), behind)
+            end.made.recv(got, before)
+        yield f"what rank {before} sent at the same time, {dtype}", got, end.part(before, 1024, dtype)
+
+
+def _gathers_in_a_batch(end: End) -> Checks:
+    outputs = [end.empty(7 * end.group.size, torch.float32) for _ in range(2)]
+    mine = end.part(end.me, 7, torch.float32)
+    with end.made.batch():
+        for plus, output in enumerate(outputs):
+            end.made.all_gather(output, mine + plus)
+    for plus, output in enumerate(outputs):
+        yield f"gather {plus} of a batch", output, torch.cat(end.parts(7, torch.float32)) + plus
+
+
+def _one_sum_for_all(end: End) -> Checks:
+    # Ranks that go on with sums of other bits choose other tokens in the end.
+    for dtype in (dtype for dtype in end.dtypes("all_reduce") if dtype.is_floating_point):
+        random = torch.Generator().manual_seed(end.me)
+        total = torch.randn(65537, generator=random).to(dtype).to(end.group.device)
+        end.made.all_reduce(total, total)
+        told = end.group.share(total.cpu().view(torch.uint8).numpy().tobytes())
+        first = torch.frombuffer(bytearray(told[0]), dtype=dtype)
+        yield f"the same bits as rank 0 in a sum of {dtype}", total.cpu(), first
+
+
+def _many_in_a_row(end: End) -> Checks:
+    counter = torch.ones(3, device=end.group.device)
+    for _ in range(20):
+        end.made.all_reduce(counter, counter)
+    yield "20 sums of sums", counter, torch.full_like(counter, float(end.group.size**20))
+
+
+CASES: dict[str, Case] = {
+    "all_reduce": _each("all_reduce", _all_reduce),
+    "all_reduce_in_place": _each("all_reduce", _all_reduce_in_place),
+    "all_gather": _each("all_gather", _all_gather),
+    "all_gatherv": _each("all_gatherv", _all_gatherv),
+    "reduce_scatter": _each("reduce_scatter", _reduce_scatter),
+    "reduce_scatterv": _each("reduce_scatterv", _reduce_scatterv),
+    "all_to_all": _each("all_to_all", _all_to_all),
+    "broadcast": _each("broadcast", _broadcast),
+    "send_and_recv": _each("send", _send),
+    "isend_and_recv": _each("isend", _isend),
+    "sends_and_receptions_in_a_batch": Case(("send", "recv"), _exchange_in_a_batch),
+    "gathers_in_a_batch": Case(("all_gather",), _gathers_in_a_batch),
+    "one_sum_for_all_ranks": Case(("all_reduce",), _one_sum_for_all),
+    "many_in_a_row": Case(("all_reduce",), _many_in_a_row),
+}
+"""Name -> the case. Every rank runs them in this order."""

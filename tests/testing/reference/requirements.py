@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from sglang_fl.testing import Requirements
+
+requirements = Requirements(
+    plugin="reference",
+    platform="cpu",
+    implementation="reference.torch",
+    communicator="torch",
+)
