@@ -1,0 +1,1 @@
+"""Opal, a chip that only pretends: its device is torch's CPU."""
