@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
@@ -17,12 +18,28 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("shared-machine", deadline=None)  # a pause of the machine is no failure of the code
 settings.load_profile("shared-machine")
 
+PACKAGES = Path(__file__).parents[1] / "packages"
+BACKENDS = frozenset(folder.name for folder in PACKAGES.iterdir()) - {"sglang-fl-core"}
+"""Our own backends' distributions."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     of_gpus = [item for item in items if item.get_closest_marker("gpu")]
     if of_gpus and not torch.cuda.is_available():
         for item in of_gpus:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture
+def core_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process finds core and what a test installs, but none of our backends, which this checkout installs, too."""
+    installed = importlib.metadata.entry_points
+
+    def without_backends(**params: str) -> importlib.metadata.EntryPoints:
+        kept = (point for point in installed(**params) if point.dist is None or point.dist.name not in BACKENDS)
+        return importlib.metadata.EntryPoints(kept)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", without_backends)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ Install = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings(core_alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An environment and a working directory that say nothing to SGLang or to us."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("SGLANG") or name == "USE_FLAGGEMS"]:

@@ -13,7 +13,7 @@ from sglang_fl.ranking import Candidate
 from sglang_fl.records import BackendImplKind, OpImpl
 from sglang_fl.tracing import Tracer
 from tests.cli.conftest import Cli, Install
-from tests.cli.vendors import ACME
+from tests.cli.vendors import ACME, WITH_ATEN_OPS
 
 
 def fail(obj: object, x: torch.Tensor) -> torch.Tensor:
@@ -135,5 +135,61 @@ def test_trace_that_is_missing_is_an_error(cli: Cli) -> None:
     assert "nowhere" in result.stderr
 
 
-def test_op_must_be_given(cli: Cli) -> None:
+def test_op_must_be_given_except_for_pytorchs_own(cli: Cli) -> None:
     assert cli("explain").exit_code == 2
+    assert cli("explain", "--aten").exit_code == 0
+
+
+def test_pytorchs_own_ops_are_shown_with_the_reason(cli: Cli, install: Install) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+
+    told = json.loads(cli("explain", "--aten", "--json").stdout)
+
+    assert told["platform"] == "cpu"
+    assert [row for row in told["aten"] if row["distribution"] == "acme-chip"] == [
+        {
+            "name": name,
+            "by": by,
+            "replaced": replaced,
+            "reason": reason,
+            "distribution": "acme-chip",
+        }
+        for name, by, replaced, reason in (
+            ("add.Tensor", "acme.add", True, "acme_turbo is on"),
+            ("add_.Tensor", "acme.add_", True, "acme_turbo is on"),
+            ("mm", "acme.mm", False, "[b]wrong[/b] below 16 columns"),
+        )
+    ]
+    printed = cli("explain", "--aten").stdout
+    assert any(line.split()[:2] == ["mm", "no"] and "[b]wrong[/b]" in line for line in printed.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("op", "names"), [("add", ["add.Tensor"]), ("aten::add_.Tensor", ["add_.Tensor"]), ("mm", ["mm"])]
+)
+def test_one_of_pytorchs_own_ops_is_shown_alone(cli: Cli, install: Install, op: str, names: list[str]) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+    told = json.loads(cli("explain", op, "--aten", "--json").stdout)
+    assert [row["name"] for row in told["aten"]] == names
+
+
+def test_an_op_that_no_backend_can_replace_is_an_error_with_the_nearest(cli: Cli, install: Install) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+    result = cli("explain", "ad.Tensor", "--aten")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "did you mean 'add.Tensor'?" in result.stderr
+    assert "explain --aten" in cli("explain", "zzz", "--aten").stderr
+
+
+def test_what_a_backend_refuses_of_the_settings_is_the_error(
+    cli: Cli, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+    monkeypatch.setenv("SGLANG_FL_STRICT", "1")
+    result = cli("explain", "--aten")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-4:] == ["error  acme", "asked  speed", "found  none", "to do  wait"]
+
+
+def test_a_trace_has_no_say_in_pytorchs_own_ops(cli: Cli, trace: Path) -> None:
+    assert cli("explain", "--aten", "--trace", trace).exit_code == 2

@@ -52,6 +52,7 @@ def run(tmp_path: Path) -> Path:
     for rows in (1, 2, 3, 4, 4):
         call(None, torch.zeros(rows, 8))
     tracer.event("quarantine", op="rms_norm", implementation="x", dtype="torch.half", device="cpu", reason="boom")
+    tracer.event("aten", distribution="acme-chip", ops=["add.Tensor", "mm"])
     tracer.event("surprise")
     return directory
 
@@ -75,6 +76,7 @@ def test_the_report_shows_every_section(run: Path) -> None:
         "2 x[4,8] float32",
         "and 1 more",
         "rms_norm x torch.half cpu boom",
+        "acme-chip 2 add.Tensor, mm",
         "Other records: 1 surprise",
     ):
         assert expected in words

@@ -45,3 +45,19 @@ WITH_SETTINGS = """
     def sglang_fl_default_settings(platform):
         return {"prefer": "vendor", "acme_turbo": True}
 """
+
+WITH_ATEN_OPS = """
+    from sglang_fl import AtenOp, SglangFlError, hookimpl
+
+    @hookimpl
+    def sglang_fl_aten_ops(platform, settings):
+        print("acme greets")
+        if settings.strict:
+            raise SglangFlError("acme", asked="speed", found="none", do="wait")
+        return [
+            AtenOp(name="add.Tensor", by="acme.add", replaced=True, reason="acme_turbo is on"),
+            AtenOp(name="add_.Tensor", by="acme.add_", replaced=True, reason="acme_turbo is on"),
+            AtenOp(name="mm", by="acme.mm", replaced=False, reason="[b]wrong[/b] below 16 columns"),
+        ]
+"""
+"""Replaces two of PyTorch's own ops, and not a third."""

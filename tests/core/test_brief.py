@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from sglang_fl.brief import LONGEST, brief
 from sglang_fl.records import (
+    AtenOp,
     BackendImplKind,
     Communicator,
     Diagnosis,
@@ -16,8 +18,10 @@ from sglang_fl.records import (
     Platform,
     Setting,
 )
+from sglang_fl.settings import load_settings
 
 IMPL = OpImpl(op="silu_and_mul", impl_id="vendor.x", kind=BackendImplKind.REFERENCE, fn="m:f")
+ATEN = AtenOp(name="add.Tensor", by="acme.add", replaced=True, reason="")
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -42,7 +46,9 @@ def test_any_value_is_short(value: Any) -> None:
         ([IMPL], "[silu_and_mul/vendor.x]"),
         (Platform(name="p", device_type="cpu", is_available=bool, total_memory=int), "Platform(p)"),
         (Communicator(name="c", create="m:f"), "Communicator(c)"),
+        (load_settings({"SGLANG_FL_PREFER": "vendor", "SGLANG_FL_STRICT": "1"}), "Settings(prefer, strict)"),
         (Setting(key="use_x", type=bool, default=False, help="x"), "Setting(use_x)"),
+        ([ATEN, replace(ATEN, replaced=False)], "[add.Tensor, not add.Tensor]"),
         (Diagnosis(subject="CANN", ok=True, found="8.0"), "Diagnosis(CANN: 8.0)"),
     ],
 )

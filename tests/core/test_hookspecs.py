@@ -19,11 +19,12 @@ def test_the_hooks_take_what_the_design_says() -> None:
     assert {name: tuple(inspect.signature(fn).parameters) for name, fn in SPECS.items()} == {
         "sglang_fl_register_platforms": (),
         "sglang_fl_register_ops": ("platform",),
-        "sglang_fl_register_communicators": ("platform",),
+        "sglang_fl_register_communicators": ("platform", "settings"),
         "sglang_fl_register_settings": (),
         "sglang_fl_default_settings": ("platform",),
         "sglang_fl_activate": ("platform", "settings"),
-        "sglang_fl_diagnose": (),
+        "sglang_fl_aten_ops": ("platform", "settings"),
+        "sglang_fl_diagnose": ("settings",),
     }
 
 

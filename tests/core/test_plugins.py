@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sglang_fl.errors import SglangFlError
 from sglang_fl.hookspecs import hookimpl
 from sglang_fl.plugins import CORE, Plugin, Plugins
 from sglang_fl.records import OpImpl
@@ -66,7 +67,7 @@ BROKEN_MODULES = {
     "raise SystemExit('no licence')": ["the module 'bad_chip'", "SystemExit: no licence"],
     "import there_is_no_such_sdk": ["the module 'bad_chip'", "ModuleNotFoundError", "there_is_no_such_sdk"],
     "def (": ["the module 'bad_chip'", "SyntaxError"],
-    "": ["its hooks", "none; use one of: sglang_fl_activate, sglang_fl_default_settings"],
+    "": ["its hooks", "none; use one of: sglang_fl_activate, sglang_fl_aten_ops, sglang_fl_default_settings"],
     HEAD + "@hookimpl\ndef sglang_fl_register_op(platform):\n    return []": [
         "a hook 'sglang_fl_register_op'",
         "no such hook; did you mean 'sglang_fl_register_ops'?",
@@ -266,6 +267,21 @@ def test_a_problem_keeps_what_was_raised_as_its_cause() -> None:
     plugins.add(Plugin("chip", "chip", "1"), Backend())
     plugins.call("sglang_fl_register_ops", platform=CPU)
     assert plugins.problems[0].__cause__ is error
+
+
+def test_an_error_of_ours_says_itself_what_was_asked_and_what_to_do() -> None:
+    class Strict:
+        @hookimpl
+        def sglang_fl_aten_ops(self) -> list[OpImpl]:
+            raise SglangFlError("acme", asked="speed", found="none", do="wait")
+
+    plugins = Plugins()
+    plugins.add(Plugin("strict", "strict-chip", "1"), Strict())
+    plugins.call("sglang_fl_aten_ops", platform=CPU, settings=None)
+    assert problem(plugins) == (
+        "plugin 'strict' of strict-chip 1: asked for its hook sglang_fl_aten_ops, and there for speed; found none. "
+        "To do: wait"
+    )
 
 
 def test_an_interrupt_is_not_the_plugins_fault() -> None:

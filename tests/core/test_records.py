@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from sglang_fl.records import BackendImplKind, BackendPriority, Communicator, OpImpl, Platform, Setting
+from sglang_fl.records import AtenOp, BackendImplKind, BackendPriority, Communicator, OpImpl, Platform, Setting
 
 from .samples import for_all, impl, silu_and_mul
 
@@ -22,6 +22,10 @@ def communicator(**fields: Any) -> Communicator:
 
 def setting(**fields: Any) -> Setting:
     return Setting(**{"key": "acme", "type": bool, "default": False, "help": "whether", **fields})
+
+
+def aten_op(**fields: Any) -> AtenOp:
+    return AtenOp(**{"name": "add.Tensor", "by": "acme.add", "replaced": True, "reason": "it is faster", **fields})
 
 
 @pytest.mark.parametrize("kind", BackendImplKind)
@@ -68,6 +72,8 @@ def test_a_priority_is_a_whole_number_from_0(make: Callable[..., Any], priority:
         *[(communicator, "is_available", value) for value in (True, None)],
         *[(setting, "key", value) for value in ("", "Acme", "a-b", None)],
         *[(setting, "help", value) for value in ("", None)],
+        *[(aten_op, "name", value) for value in ("", "aten::add", "add.", "add.Tensor.out", None)],
+        *[(aten_op, "replaced", value) for value in ("no", 1, None)],
     ],
 )
 def test_a_record_refuses_what_it_cannot_be_used_with(make: Callable[..., Any], field: str, value: Any) -> None:

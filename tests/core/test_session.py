@@ -10,6 +10,7 @@ import torch
 
 from sglang_fl.errors import PlatformError, PluginError, SettingsError, SglangFlError
 from sglang_fl.session import Session
+from sglang_fl.trace_report import read_report
 
 from ..third_parties import third_party
 from .samples import run_python, silu_and_mul
@@ -170,6 +171,39 @@ def test_a_failed_activation_is_an_error_that_names_the_plugin_that_failed(insta
 def test_a_problem_from_the_start_does_not_make_activation_fail(install: Install) -> None:
     install("z-chip", "raise RuntimeError")
     start().activate()
+
+
+@pytest.mark.parametrize("hook", ["activate", "aten_ops"])
+def test_what_a_plugin_says_to_the_user_reaches_the_user_as_it_is(install: Install, hook: str) -> None:
+    said = "raise SglangFlError('acme', asked='speed', found='none', do='wait')"
+    install("acme-chip", f"@hookimpl\ndef sglang_fl_{hook}(platform, settings):\n    {said}\n")
+    with pytest.raises(SglangFlError) as caught:
+        start().activate()
+    assert str(caught.value) == "acme: asked for speed; found none. To do: wait"
+
+
+ATEN = """
+done = []
+@hookimpl
+def sglang_fl_activate(platform, settings):
+    done.append("add.Tensor")
+@hookimpl
+def sglang_fl_aten_ops(platform, settings):
+    return [AtenOp(name=name, by="acme.f", replaced=name in done, reason="why") for name in ("add.Tensor", "mm")]
+"""
+
+
+def test_the_ops_of_pytorchs_own_that_activation_replaced_are_logged_and_traced(
+    install: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("acme-chip", ATEN)
+    made = start(TRACE="select", TRACE_DIR=str(tmp_path / "trace"))
+    assert [offer.record.replaced for offer in made.aten_ops() if offer.plugin.name == "acme_chip"] == [False, False]
+    with caplog.at_level("INFO"):
+        made.activate()
+    assert "acme-chip serves 1 overloads of PyTorch's ATen ops: add" in caplog.messages
+    (row,) = read_report([tmp_path / "trace"]).aten
+    assert row.what == {"distribution": "acme-chip", "ops": ("add.Tensor",)}
 
 
 IMPATIENT = "@hookimpl\ndef sglang_fl_register_ops(platform):\n    return [OpImpl(fn=resolve_op('rms_norm'))]\n"

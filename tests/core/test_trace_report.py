@@ -106,6 +106,18 @@ def test_a_process_killed_before_its_first_record_is_there_by_its_files_name(
     assert (process.label, process.records, process.cut) == ("h-p-7", 0, True)
 
 
+# PyTorch's own ops
+
+
+def test_processes_that_replaced_the_same_ops_share_a_row(trace: Trace, report: Callable[[], Report]) -> None:
+    for pid, ops in ((1, ["add.Tensor", "mm"]), (2, ["add.Tensor", "mm"]), (3, ["mm"])):
+        trace.process(pid, ("aten", 1.0, {"distribution": "acme-chip", "ops": ops}))
+    assert [(row.what["ops"], row.processes) for row in report().aten] == [
+        (("add.Tensor", "mm"), ["p (1)", "p (2)"]),
+        (("mm",), ["p (3)"]),
+    ]
+
+
 # Hook calls
 
 

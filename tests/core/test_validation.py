@@ -16,11 +16,17 @@ from ..third_parties import third_party
 from .samples import CPU, candidate, reference
 
 OFFERED = [candidate("vendor.ascend", vendor="ascend"), candidate("vendor.cuda", vendor="cuda"), reference()]
-FLAGCX = Offer(Communicator(name="flagcx", create="flagcx:Communicator"), Plugin("flagcx", "flagcx", "1"))
+PLUGIN = Plugin("acme", "acme-chip", "1")
+COMMUNICATORS = [
+    Offer(Communicator(name="flagcx", create="flagcx:create"), PLUGIN),
+    Offer(Communicator(name="acmecl", create="acme:create", vendor="acmecl"), PLUGIN),
+]
 
 
 def check(**variables: str) -> None:
-    validate(load_settings({f"SGLANG_FL_{key}": value for key, value in variables.items()}), CPU, OFFERED, [FLAGCX])
+    validate(
+        load_settings({f"SGLANG_FL_{key}": value for key, value in variables.items()}), CPU, OFFERED, COMMUNICATORS
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,6 +38,8 @@ def check(**variables: str) -> None:
         ("OOT_WHITELIST", "YaRNScalingRotaryEmbedding"),
         ("PER_OP", "silu_and_mul=vendor:cuda|impl:vendor.ascend|flagos|reference;rms_norm=vendor"),
         ("DIST_BACKEND", "gloo"),
+        ("DIST_BACKEND", "flagcx"),
+        ("DENY_VENDORS", "acmecl"),
         ("PLATFORM", "nowhere"),  # that is for whoever chooses the platform
         ("TRACE", "calls"),
     ],
@@ -63,12 +71,18 @@ def test_every_layer_and_op_may_be_listed(name: str) -> None:
         ("PER_OP", "rms_norm=impl:vendor.cuda", "the implementation of rms_norm 'vendor.cuda'.*nothing is offered"),
         ("DISABLED_PLUGINS", "referense", "the plugin 'referense'; found no such plugin"),
         ("DIST_BACKEND", "glo", "the communicator 'glo'; found no such communicator on platform cpu.*mean 'gloo'"),
-        ("DIST_BACKEND", "flagcx", "the communicator 'flagcx'; found this release does not"),
+        ("DIST_BACKEND", "flagx", "the communicator 'flagx'; found no such communicator.*mean 'flagcx'"),
     ],
 )
 def test_an_unknown_name_is_an_error_that_names_the_setting_and_the_nearest(key: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=rf"SGLANG_FL_{key}.*: asked for {message}"):
         check(**{key: value})
+
+
+@pytest.mark.parametrize(("key", "vendors"), [("DENY_VENDORS", "acmecl"), ("ALLOW_VENDORS", "cuda")])
+def test_naming_a_communicator_whose_vendor_may_not_serve_is_an_error(key: str, vendors: str) -> None:
+    with pytest.raises(SettingsError, match=rf"SGLANG_FL_DIST_BACKEND.*vendor acmecl is .* by SGLANG_FL_{key}"):
+        check(DIST_BACKEND="acmecl", **{key: vendors})
 
 
 def test_the_error_says_in_which_file_the_name_stands(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.third_parties import third_party
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 ACME = """
-    from sglang_fl import BackendImplKind, Diagnosis, OpImpl, Platform, hookimpl
+    from sglang_fl import AtenOp, BackendImplKind, Diagnosis, OpImpl, Platform, hookimpl
 
     def impl(op, is_available):
         return OpImpl(op=op, impl_id="vendor.acme", kind=BackendImplKind.VENDOR, vendor="acme",
@@ -30,6 +30,13 @@ ACME = """
     @hookimpl
     def sglang_fl_register_ops(platform):
         return [impl("rms_norm", lambda: True), impl("silu_and_mul", lambda: "needs driver 8, found 7.1")]
+
+    @hookimpl
+    def sglang_fl_aten_ops(platform, settings):
+        return [
+            AtenOp(name="add.Tensor", by="acme_chip.add", replaced=True, reason="acme_aten is on"),
+            AtenOp(name="mm", by="acme_chip.mm", replaced=False, reason="wrong below 16 columns"),
+        ]
 
     @hookimpl
     def sglang_fl_diagnose():
@@ -80,7 +87,8 @@ def test_command_prints_what_the_page_shows(
 
 def test_page_shows_every_command() -> None:
     shown = {word for command, _ in sessions() for word in shlex.split(command)}
-    commands = {info.callback.__name__ for info in app.registered_commands if info.callback is not None}
+    callbacks = [info.callback for info in app.registered_commands if info.callback is not None]
+    commands = {callback.__name__.replace("_", "-") for callback in callbacks}
 
     assert commands - {"trace"} <= shown
     assert "](tracing.md)" in PAGE

@@ -49,6 +49,7 @@ IN_YAML: Mapping[str, st.SearchStrategy[Any]] = {
     "oot_blacklist": LISTS,
     "oot_whitelist": LISTS,
     "communicator": NAMES,
+    "communicator_timeout": st.integers(1, 86400) | st.floats(0.001, 86400),
     "disabled_plugins": LISTS,
     "log_level": st.sampled_from(["DEBUG", "INFO", "WARNING", "ERROR"]),
     "dispatch_log": PATHS,
