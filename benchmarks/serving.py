@@ -2,9 +2,10 @@
 
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
 engines of a group live side by side and answer one after the other, round after round; a figure is the median of the
-rounds' ratios, SGLang alone being 1.
+rounds' ratios, SGLang alone being 1. With ``--starts`` they are started one at a time, and what each start adds to that
+of SGLang alone is told, in seconds, host memory and device memory: have the kernels compiled by an earlier run.
 
-    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--no-aten] [--logs DIR] [--json FILE]
+    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--no-aten] [--starts] [--logs DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Tokens, Variant, start_all
 from benchmarks.figures import Figures, parser
 
-ROUND_SECONDS = 1.0
+ROUND_SECONDS = 0.6
 """A work is repeated until SGLang alone takes about that long: shorter ones differ by more than what is measured."""
 
 _LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}
@@ -81,7 +84,7 @@ WORKS = {
 }
 
 
-ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 5
+ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 4
 ATEN_ROUNDS = 1
 
 
@@ -91,6 +94,7 @@ def main() -> None:
     options.add_argument("--shapes", default=",".join(SHAPES), metavar="S,...", help="only these shapes")
     options.add_argument("--modes", default=",".join(MODES), metavar="M,...", help="only these modes")
     options.add_argument("--no-aten", action="store_true", help="leave FlagGems' ATen layer out")
+    options.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
     figures = Figures()
@@ -99,8 +103,42 @@ def main() -> None:
             folder = model(shape, Path(scratch, shape))
             for mode in args.modes.split(","):
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
-                _measure(Group(shape, mode, folder, logs), figures, with_aten=not args.no_aten)
+                group = Group(shape, mode, folder, logs, Starts() if args.starts else None)
+                _measure(group, figures, with_aten=not args.no_aten)
     figures.finish(args.json)
+
+
+class Start(NamedTuple):
+    """One start: its seconds, and the MiB that the engine then holds of the host's memory and of the GPU's."""
+
+    s: float
+    host_mib: float
+    device_mib: float
+
+
+class Starts:
+    """What the starts of a group's engines took, by variant, when they were started one at a time."""
+
+    def __init__(self) -> None:
+        self._took: dict[str, Start] = {}
+
+    def timed(self, stack: ExitStack, variant: Variant, arguments: Mapping[str, Any], logs: Path) -> Engine:
+        """Starts one engine."""
+        free, _ = torch.cuda.mem_get_info()
+        (engine,) = start_all(stack, [variant], arguments, logs)
+        engine.timed(WORKS["decode1"].prompts(1000), 2)  # what the first request loads is part of the start
+        left, _ = torch.cuda.mem_get_info()
+        self._took[variant.name] = Start(engine.start_seconds, engine.host_memory() / 2**20, (free - left) / 2**20)
+        return engine
+
+    def report(self, name: str, figures: Figures) -> None:
+        """Adds what SGLang alone takes, and what each other variant adds to it."""
+        alone = self._took.pop(ALONE.name)
+        for unit, value in alone._asdict().items():
+            figures.add(f"{name}.alone.start.{unit}", value, unit)
+        for variant, took in self._took.items():
+            for unit, mine, own in zip(Start._fields, took, alone, strict=True):
+                figures.add(f"{name}.{variant}.start_adds.{unit}", mine - own, unit)
 
 
 class Group(NamedTuple):
@@ -110,6 +148,7 @@ class Group(NamedTuple):
     mode: str
     model: Path
     logs: Path
+    starts: Starts | None
 
     @property
     def name(self) -> str:
@@ -120,7 +159,9 @@ class Group(NamedTuple):
         """Starts engines of the group, which live as long as ``stack``."""
         _tell(f"{self.shape}, {self.mode}: starting {', '.join(variant.name for variant in variants)}")
         arguments = {**ARGUMENTS, **MODES[self.mode], "model_path": str(self.model)}
-        return start_all(stack, variants, arguments, self.logs)
+        if self.starts is None:
+            return start_all(stack, variants, arguments, self.logs)
+        return [self.starts.timed(stack, variant, arguments, self.logs) for variant in variants]
 
 
 def model(shape: str, folder: Path) -> Path:
@@ -139,6 +180,8 @@ def _measure(group: Group, figures: Figures, *, with_aten: bool) -> None:
             _compare(group, engines, ORDERS_ROUNDS, figures)
         if with_aten:
             _measure_aten(group, alone, figures)
+    if group.starts is not None:
+        group.starts.report(group.name, figures)
 
 
 def _measure_aten(group: Group, alone: Engine, figures: Figures) -> None:

@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sglang_fl.adoption import adopt
     from sglang_fl.api import call_op, resolve_op
     from sglang_fl.errors import SglangFlError
     from sglang_fl.hookspecs import hookimpl
     from sglang_fl.policy import SelectionPolicy
     from sglang_fl.records import (
+        AtenOp,
         BackendImplKind,
         BackendPriority,
         Communicator,
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "adopt": "adoption",
     "call_op": "api",
     "resolve_op": "api",
     "SglangFlError": "errors",
     "hookimpl": "hookspecs",
     "SelectionPolicy": "policy",
+    "AtenOp": "records",
     "BackendImplKind": "records",
     "BackendPriority": "records",
     "Communicator": "records",
@@ -40,6 +44,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AtenOp",
     "BackendImplKind",
     "BackendPriority",
     "Communicator",
@@ -49,6 +54,7 @@ __all__ = [
     "SelectionPolicy",
     "Setting",
     "SglangFlError",
+    "adopt",
     "call_op",
     "hookimpl",
     "resolve_op",

@@ -38,6 +38,12 @@ class _Brief(reprlib.Repr):
     def repr_Setting(self, setting: Any, level: int) -> str:
         return f"Setting({setting.key})"
 
+    def repr_Settings(self, settings: Any, level: int) -> str:
+        return f"Settings({', '.join(key for key, origin in settings.origins.items() if origin.kind != 'code')})"
+
+    def repr_AtenOp(self, op: Any, level: int) -> str:
+        return op.name if op.replaced else f"not {op.name}"
+
     def repr_Diagnosis(self, diagnosis: Any, level: int) -> str:
         return f"Diagnosis({diagnosis.subject}: {diagnosis.found})"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from sglang_fl.records import Communicator, Diagnosis, OpImpl, Platform, Setting
+    from sglang_fl.records import AtenOp, Communicator, Diagnosis, OpImpl, Platform, Setting
     from sglang_fl.settings import Settings
 
 PROJECT = "sglang_fl"
@@ -54,8 +54,13 @@ def sglang_fl_register_ops(platform: Platform) -> Iterable[OpImpl]:  # type: ign
 
 
 @_hookspec
-def sglang_fl_register_communicators(platform: Platform) -> Iterable[Communicator]:  # type: ignore[empty-body]
-    """The communicators that this backend has for ``platform``. Called once in every process, after the ops."""
+def sglang_fl_register_communicators(  # type: ignore[empty-body]
+    platform: Platform, settings: Settings
+) -> Iterable[Communicator]:
+    """The communicators that this backend has for ``platform``. Called once in every process, after the ops.
+
+    ``settings.of_backends`` holds your own settings, for ``is_available`` and ``create`` to be made with.
+    """
 
 
 @_hookspec
@@ -82,8 +87,19 @@ def sglang_fl_activate(platform: Platform, settings: Settings) -> None:
 
 
 @_hookspec
-def sglang_fl_diagnose() -> Iterable[Diagnosis]:  # type: ignore[empty-body]
+def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> Iterable[AtenOp]:  # type: ignore[empty-body]
+    """The ATen ops that this backend has kernels for: each replaced or not, and why.
+
+    Called in each model worker after ``sglang_fl_activate``, to tell what has really been replaced, and by
+    ``sglang-fl explain --aten``, to tell what would be. For settings that cannot be meant, raise an SglangFlError
+    in both: it reaches the user as it is.
+    """
+
+
+@_hookspec
+def sglang_fl_diagnose(settings: Settings) -> Iterable[Diagnosis]:  # type: ignore[empty-body]
     """Lines for ``sglang-fl doctor``: SDK, driver, version; what is missing, and the command that mends it.
 
-    Called only by the command line, on machines that may have none of it: never raise for what is absent.
+    Called only by the command line, on machines that may have none of it: never raise for what is absent. Where the
+    settings cannot be read, ``settings.of_backends`` is empty.
     """

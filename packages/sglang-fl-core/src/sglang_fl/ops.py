@@ -85,9 +85,10 @@ class LayerNorm(Protocol):
 class RotaryEmbedding(Protocol):
     """Rotates query ``[T, H, R]`` and key ``[T, K, R]`` (or None) by position; returns ``(query, key)``.
 
-    cos and sin ``[max_position, R / 2]``, in any floating dtype; position_ids ``[T]``, integers. Neighbours are
-    paired when ``rotary_interleaved`` (GPT-J), halves otherwise (NeoX). query and key may be views into rows wider
-    than R; with ``inplace`` they may be overwritten, and without it they may not.
+    cos and sin ``[max_position, R / 2]``, in any floating dtype: the halves of ``obj.cos_sin_cache``, side by side
+    in its last dimension. position_ids ``[T]``, integers. Neighbours are paired when ``rotary_interleaved`` (GPT-J),
+    halves otherwise (NeoX). query and key may be views into rows wider than R; with ``inplace`` they may be
+    overwritten, and without it they may not.
     """
 
     def __call__(

@@ -13,7 +13,7 @@ import pluggy
 
 from sglang_fl import hookspecs
 from sglang_fl.brief import brief
-from sglang_fl.errors import PluginError, nearest
+from sglang_fl.errors import PluginError, SglangFlError, nearest
 from sglang_fl.hookspecs import PROJECT
 
 if TYPE_CHECKING:
@@ -136,14 +136,14 @@ class Plugins:
         return [offer for offer in offers if offer.plugin.problem is None]
 
     def leave_out(self, plugin: Plugin, asked: str, found: str | BaseException) -> None:
-        """Reports ``plugin`` as broken; it is not called again."""
+        """Reports ``plugin`` as broken; it is not called again. An error of ours says itself what to do about it."""
         cause = found if isinstance(found, BaseException) else None
-        plugin.problem = PluginError(
-            str(plugin),
-            asked=asked,
-            found=str(found) if cause is None or isinstance(cause, _Garbage) else f"{type(cause).__name__}: {cause}",
-            do=f"mend or upgrade {plugin.distribution}, or set SGLANG_FL_DISABLED_PLUGINS={plugin.name}",
-        )
+        do = f"mend or upgrade {plugin.distribution}, or set SGLANG_FL_DISABLED_PLUGINS={plugin.name}"
+        if isinstance(cause, SglangFlError):
+            asked, found, do = f"{asked}, and there for {cause.asked}", cause.found, cause.do
+        elif cause is not None and not isinstance(cause, _Garbage):
+            found = f"{type(cause).__name__}: {cause}"
+        plugin.problem = PluginError(str(plugin), asked=asked, found=str(found), do=do)
         plugin.problem.__cause__ = cause
         logger.warning("left out: %s", plugin.problem)
 

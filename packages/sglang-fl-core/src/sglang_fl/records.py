@@ -174,15 +174,15 @@ class Platform:
 
 @dataclass(frozen=True, kw_only=True)
 class Communicator:
-    """A way to run one process group's collectives.
+    """A way to run the collectives of one process group.
 
     Attributes:
         name: what ``SGLANG_FL_DIST_BACKEND`` calls it, e.g. ``"flagcx"``.
-        create: ``(group) -> communicator``, or ``"module:attribute"``, imported in the workers only.
-        is_available: True, or the reason why not.
-        vendor: whose it is, when it is a vendor's.
-        priority: higher is preferred.
-        graph_safe: its collectives may be captured in a device graph.
+        create: ``(group) -> collectives``, or ``"module:attribute"``, imported in the workers only. Called in every
+            rank of a group; :mod:`sglang_fl.communication.collectives` says what it is given and what it gives back.
+        is_available: asked once in every process, before ``create`` is loaded; True, or the reason why not.
+        vendor: whose it is, when it is a vendor's; settings allow and deny by it.
+        priority: higher is preferred. Above the reference's 50 it goes before SGLang's own unasked.
     """
 
     name: str
@@ -190,13 +190,16 @@ class Communicator:
     is_available: Callable[[], Answer] = always
     vendor: str | None = None
     priority: int = int(BackendPriority.VENDOR)
-    graph_safe: bool = False
 
     def __post_init__(self) -> None:
         _require(isinstance(self.name, str) and self.name != "", "name", self.name, "a name")
         _require(_is_target(self.create), "create", self.create, 'a function or "module:attribute"')
         _require(callable(self.is_available), "is_available", self.is_available, "a function")
         _check_priority(self.priority)
+
+    def load(self) -> Callable[..., Any]:
+        """The ``create`` function itself, imported now when it was declared by name."""
+        return _load(self.create)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +231,28 @@ class Setting:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return self.env or f"SGLANG_FL_{self.key.upper()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtenOp:
+    """An op of PyTorch's ATen library for which a backend has a kernel that can take PyTorch's place everywhere.
+
+    Attributes:
+        name: as PyTorch registers it, e.g. ``"add.Tensor"``, and ``"mm"`` where the overload has no name.
+        by: the function that takes its place, for people.
+        replaced: that function serves, or would in a model worker.
+        reason: what decided, or what stands in the way.
+    """
+
+    name: str
+    by: str
+    replaced: bool
+    reason: str
+
+    def __post_init__(self) -> None:
+        is_name = isinstance(self.name, str) and re.fullmatch(r"\w+(\.\w+)?", self.name) is not None
+        _require(is_name, "name", self.name, 'an ATen op, as in "add.Tensor"')
+        _require(isinstance(self.replaced, bool), "replaced", self.replaced, "True or False")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+from sglang_fl.aten import report_aten_ops
 from sglang_fl.candidates import collect_candidates
+from sglang_fl.communication.selection import CommunicatorSelection, collect_communicators, select_communicator
 from sglang_fl.declarations import Declared, declared_settings, default_settings
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.errors import SglangFlError
@@ -17,7 +20,7 @@ from sglang_fl.platforms import choose_platform
 from sglang_fl.plugins import CORE, Offer, Plugins
 from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
-from sglang_fl.records import Communicator, Platform
+from sglang_fl.records import AtenOp, Communicator, Platform
 from sglang_fl.settings import Settings, early_settings, load_settings
 from sglang_fl.tracing import Tracer
 from sglang_fl.validation import validate
@@ -34,6 +37,7 @@ class Session:
         platforms: what the plugins offer, and ``platform`` what was chosen of it.
         candidates: every op implementation offered for the platform.
         communicators: every communicator offered for the platform.
+        communicator: which of them, or SGLang's own, this process would have a group use, and why.
         dispatcher: selects and calls ops.
         tracer: where to record, or None.
     """
@@ -45,6 +49,7 @@ class Session:
     platform: Platform
     candidates: tuple[Candidate, ...]
     communicators: tuple[Offer[Communicator], ...]
+    communicator: CommunicatorSelection
     dispatcher: Dispatcher
     tracer: Tracer | None
 
@@ -64,23 +69,51 @@ class Session:
         platform = choose_platform(platforms, settings.platform, str(settings.origin("platform"))).record
         settings = load_settings(environ, declared, default_settings(plugins, platform, declared))
         candidates = collect_candidates(plugins, platform)
-        communicators = tuple(plugins.collect("sglang_fl_register_communicators", Communicator, platform=platform))
+        communicators = collect_communicators(plugins, platform, settings)
         if settings.strict and plugins.problems:
             raise plugins.problems[0]
         validate(settings, platform, candidates, communicators)
-        dispatcher = Dispatcher(candidates, SelectionPolicy.of(settings), tracer)
-        return cls(settings, declared, plugins, platforms, platform, candidates, communicators, dispatcher, tracer)
+        return cls(
+            settings=settings,
+            declared=declared,
+            plugins=plugins,
+            platforms=platforms,
+            platform=platform,
+            candidates=candidates,
+            communicators=communicators,
+            communicator=select_communicator(communicators, platform, settings),
+            dispatcher=Dispatcher(candidates, SelectionPolicy.of(settings), tracer),
+            tracer=tracer,
+        )
 
     def activate(self) -> None:
         """Lets the plugins take effect in this process: a model worker, before its model is loaded.
 
-        Raises PluginError when one fails: it may have done half of what it does.
+        Raises PluginError when one fails: it may have done half of what it does. An SglangFlError of a plugin's own
+        comes as it is.
         """
+        with self._all_or_nothing():
+            self.plugins.call("sglang_fl_activate", platform=self.platform, settings=self.settings)
+        report_aten_ops(self.aten_ops(), self.tracer)
+
+    def aten_ops(self) -> tuple[Offer[AtenOp], ...]:
+        """The ops of PyTorch's own that plugins can replace: as it is once they are active, or as it would be.
+
+        Raises as :meth:`activate` does.
+        """
+        with self._all_or_nothing():
+            found = self.plugins.collect("sglang_fl_aten_ops", AtenOp, platform=self.platform, settings=self.settings)
+        return tuple(found)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Raises for a plugin that is left out meanwhile."""
         serving = [plugin for plugin in self.plugins if plugin.problem is None]
-        self.plugins.call("sglang_fl_activate", platform=self.platform, settings=self.settings)
+        yield
         for plugin in serving:
             if plugin.problem is not None:
-                raise plugin.problem
+                said = plugin.problem.__cause__
+                raise said if isinstance(said, SglangFlError) else plugin.problem
 
 
 # A thread that asks while another starts the session waits for it, and so does a fork.

@@ -114,6 +114,34 @@ class Bound(Record):
     rows: tuple[BoundRow, ...]
 
 
+class AtenReplaced(Record):
+    """The overloads of PyTorch's own ops that a distribution's functions have replaced."""
+
+    distribution: str
+    ops: tuple[str, ...]
+
+
+class Settled(Record):
+    """The communicator that the ranks of a group agreed on, why not a better one, and what decided the order."""
+
+    group: str
+    ranks: tuple[int, ...]
+    communicator: str
+    rule: str
+    reason: str
+
+
+class Collective(Record):
+    """One collective of a group: by its communicator, or, where that is None, by SGLang's own, for a reason."""
+
+    group: str
+    collective: str
+    communicator: str | None
+    reason: str | None
+    dtype: str
+    bytes: int
+
+
 class Quarantine(Record):
     """An implementation that failed on probation."""
 
@@ -149,6 +177,9 @@ _MODELS: Mapping[str, type[Record]] = {
     "hook": HookCall,
     "select": Selected,
     "bound": Bound,
+    "aten": AtenReplaced,
+    "communicator": Settled,
+    "collective": Collective,
     "quarantine": Quarantine,
     "call": Call,
     "lost": Lost,

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sglang_fl.trace_collectives import CollectiveCounts, CollectiveRow
 from sglang_fl.trace_records import (
+    AtenReplaced,
     Bound,
     Call,
+    Collective,
     Damage,
     HookCall,
     Lost,
@@ -23,6 +26,7 @@ from sglang_fl.trace_records import (
     Quarantine,
     Record,
     Selected,
+    Settled,
     Start,
     read_records,
     trace_files,
@@ -131,7 +135,7 @@ class Report:
     """All processes, merged by time.
 
     Attributes:
-        selections, bound: their records' fields, each with the processes that agree on it.
+        selections, bound, aten, communicators: their records' fields, each with the processes that agree on it.
         quarantines, others: records with their process; ``others`` are of kinds that this version does not know.
     """
 
@@ -139,7 +143,10 @@ class Report:
     hooks: list[HookNode]
     selections: list[Shared]
     bound: list[Shared]
+    aten: list[Shared]
     ops: list[OpRow]
+    communicators: list[Shared]
+    collectives: list[CollectiveRow]
     quarantines: list[Shared]
     others: list[Shared]
 
@@ -151,11 +158,12 @@ class Report:
 def read_report(paths: Iterable[Path]) -> Report:
     """Reads files and directories of files. Raises TraceError for what is not a trace.
 
-    Op calls are counted as they are read and not kept: a trace of a served model has millions.
+    Op calls and collectives are counted as they are read and not kept: a trace of a served model has millions.
     """
     processes: list[Process] = []
     events: Events[Record] = []
     calls: dict[tuple[str, str], _Calls] = {}
+    collectives = CollectiveCounts()
     for path in trace_files(paths):
         process, damage = Process(str(path), path.stem), Damage()
         processes.append(process)
@@ -163,6 +171,8 @@ def read_report(paths: Iterable[Path]) -> Report:
             process.note(record)
             if isinstance(record, Call):
                 calls.setdefault((record.op, record.implementation), _Calls()).add(process, record)
+            elif isinstance(record, Collective):
+                collectives.add(process.file, record)
             else:
                 events.append((process, record))
         process.cut, process.unreadable = damage.cut, damage.unreadable
@@ -174,7 +184,10 @@ def read_report(paths: Iterable[Path]) -> Report:
         hooks=[node for process in processes for node in _hook_nodes(process, _of(events, HookCall))],
         selections=_shared((process, record.fields()) for process, record in _of(events, Selected)),
         bound=_shared((process, row.model_dump()) for process, record in _of(events, Bound) for row in record.rows),
+        aten=_shared((process, record.fields()) for process, record in _of(events, AtenReplaced)),
         ops=[calls[key].row(*key) for key in sorted(calls)],
+        communicators=_shared((process, record.fields()) for process, record in _of(events, Settled)),
+        collectives=collectives.rows({process.file: process.label for process in processes}),
         quarantines=_shared((process, record.fields()) for process, record in _of(events, Quarantine)),
         others=_shared(
             (process, {"kind": record.kind, **record.fields()}) for process, record in events if type(record) is Record

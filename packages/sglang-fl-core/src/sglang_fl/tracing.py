@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import pluggy
     import torch
 
+Refusal = Callable[[str, "torch.Tensor"], "str | None"]
+"""(collective, tensor) -> why a communicator does not serve it, or None when it does."""
+
 KINDS = ("hooks", "select", "calls")
 """What can be traced."""
 
@@ -75,6 +78,35 @@ class Tracer:
         """With ``select``: records one op's selection, as ``Selection.as_dict()`` gives it."""
         if "select" in self._kinds:
             self._file.write("select", selection)
+
+    def communicator(self, **fields: Any) -> None:
+        """With ``select``: records what a group's ranks agreed on: group, ranks, communicator, rule, reason."""
+        if "select" in self._kinds:
+            self._file.write("communicator", fields)
+
+    def collectives(self, group: str, communicator: str, refusal: Refusal) -> Refusal:
+        """With ``calls``: ``refusal``, which decides who serves each collective, with each decision recorded.
+
+        Otherwise ``refusal`` itself. A collective in a graph is recorded when it is captured, not when it is replayed.
+        """
+        if "calls" not in self._kinds:
+            return refusal
+        file = self._file
+
+        def recorded(collective: str, tensor: torch.Tensor) -> str | None:
+            why = refusal(collective, tensor)
+            fields = {
+                "group": group,
+                "collective": collective,
+                "communicator": communicator if why is None else None,
+                "reason": why,
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "bytes": tensor.numel() * tensor.element_size(),
+            }
+            file.write("collective", fields)
+            return why
+
+        return recorded
 
     def watch(self, plugin_manager: pluggy.PluginManager) -> None:
         """With ``hooks``: records every call of a hook through ``plugin_manager`` from now on."""

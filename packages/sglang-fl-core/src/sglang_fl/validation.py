@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 
+from sglang_fl.communication.selection import own_backend, vendor_rejection
 from sglang_fl.errors import SettingsError, nearest
 from sglang_fl.hookspecs import PROJECT
 from sglang_fl.layers import LAYER_NAMES
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.plugins import Offer
+from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
 from sglang_fl.records import Communicator, Platform
 from sglang_fl.settings import Settings
@@ -22,7 +24,8 @@ def validate(
     communicators: Sequence[Offer[Communicator]],
 ) -> None:
     """Raises SettingsError for the first name in the settings that means nothing on this machine."""
-    vendors = {candidate.impl.vendor for candidate in candidates if candidate.impl.vendor}
+    offered = (*(candidate.impl.vendor for candidate in candidates), *(offer.record.vendor for offer in communicators))
+    vendors = {vendor for vendor in offered if vendor}
     layers = (*LAYER_NAMES, *CONTRACTS)
     if settings.disabled_plugins:  # looking through all that is installed takes a while
         installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
@@ -54,15 +57,18 @@ def _known(settings: Settings, key: str, what: str, names: Iterable[str], valid:
 
 
 def _check_communicator(settings: Settings, platform: Platform, communicators: Sequence[Offer[Communicator]]) -> None:
-    names = {platform.distributed_backend}
-    if settings.communicator in (None, *names):
+    if settings.communicator is None:
         return
-    offered = {offer.record.name for offer in communicators}
-    raise SettingsError(
+    records = {offer.record.name: offer.record for offer in communicators}
+    names = {own_backend(platform), *records}
+    who, asked = (
         f"setting communicator ({settings.origin('communicator')})",
-        asked=f"the communicator {settings.communicator!r}",
-        found="this release does not put plugins' communicators into SGLang's groups yet"
-        if settings.communicator in offered
-        else f"no such communicator on platform {platform.name}",
-        do=nearest(str(settings.communicator), names),
+        f"the communicator {settings.communicator!r}",
     )
+    if settings.communicator not in names:
+        do = nearest(settings.communicator, names)
+        raise SettingsError(who, asked=asked, found=f"no such communicator on platform {platform.name}", do=do)
+    vendor = records[settings.communicator].vendor if settings.communicator in records else None
+    rejection = vendor_rejection(vendor, SelectionPolicy.of(settings))
+    if rejection is not None:
+        raise SettingsError(who, asked=asked, found=rejection, do="drop one of the two settings")

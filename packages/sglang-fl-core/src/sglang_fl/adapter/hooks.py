@@ -1,4 +1,5 @@
-"""Hooks SGLang, through its own registry, where a layer picks its forward and where a worker loads its model."""
+"""Hooks SGLang, through its own registry: where a layer picks its forward, where a worker loads its model, and, for a
+communicator that goes before SGLang's own, the class of its groups."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import sys
 from typing import Any
 
 import wrapt
+from packaging.version import Version
 from sglang.srt.plugins.hook_registry import HookRegistry, HookSource, HookType
 
 from sglang_fl.adapter import seams
@@ -32,7 +34,25 @@ def register_hooks(session: Session) -> None:
     load_model = seams.at(seams.LOAD_MODEL, version)
     if session.settings.oot_enabled:
         _hook(seams.at(seams.FORWARD_CHOICE, version), _forward_choice(binder, load_model, session), session)
-    _when_imported(load_model, lambda: _hook(load_model, _load_model(session, binder), session))
+    _when_imported(_module(load_model), load_model, lambda: _hook(load_model, _load_model(session, binder), session))
+    if session.communicator.contenders:
+        coordinator = seams.at(seams.GROUP_COORDINATOR, version)
+        _when_imported(coordinator.rpartition(".")[0], coordinator, lambda: _replace(coordinator, session))
+    if _needs_no_nccl(session, version):
+        make_group = seams.at(seams.MAKE_GROUP, version)
+        _when_imported(make_group.rpartition(".")[0], make_group, lambda: _hook(make_group, _without_nccl, session))
+
+
+def _needs_no_nccl(session: Session, version: Version) -> bool:
+    """Does SGLang take the platform for one that NCCL serves, without asking?"""
+    can = session.platform.in_tree or "pynccl" in session.platform.capabilities
+    return not can and not seams.at(seams.ASKS_FOR_PYNCCL, version)
+
+
+def _without_nccl(original: Any, *args: Any, **kwargs: Any) -> Any:
+    if kwargs.get("use_pynccl") is None:
+        kwargs["use_pynccl"] = False
+    return original(*args, **kwargs)
 
 
 def _forward_choice(binder: Binder, load_model: str, session: Session) -> Any:
@@ -57,6 +77,7 @@ def _load_model(session: Session, binder: Binder) -> Any:
         if not activated:  # a draft model's runner loads in the same process
             activated = True
             session.activate()
+            _complain(_unreplaced(session), session)
         binder.batch_invariant = bool(getattr(runner.server_args, "enable_deterministic_inference", False))
         result = original(runner, *args, **kwargs)
         check_and_report(runner.model, session, binder)
@@ -65,13 +86,37 @@ def _load_model(session: Session, binder: Binder) -> Any:
     return load
 
 
-def _is_imported(target: str) -> bool:
-    """Is the target's module there, and whole? Layers may be built while it is being imported."""
-    module = sys.modules.get(target.rsplit(".", 2)[0])
+def _module(method: str) -> str:
+    return method.rsplit(".", 2)[0]
+
+
+def _is_imported(method: str) -> bool:
+    """Is the method's module there, and whole? Layers may be built while it is being imported."""
+    module = sys.modules.get(_module(method))
     return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def _hook(target: str, around: Any, session: Session) -> None:
+    if _exists(target, session):
+        HookRegistry.register(target, around, HookType.AROUND, source=_SOURCE)
+
+
+def _replace(target: str, session: Session) -> None:
+    if _exists(target, session):
+        from sglang_fl.adapter.groups.coordinator import coordinator_class  # noqa: PLC0415 - a subclass of the target
+
+        HookRegistry.register(target, coordinator_class(session), HookType.REPLACE, source=_SOURCE)
+
+
+def _unreplaced(session: Session) -> SeamError | None:
+    """What there is to say when SGLang's groups are not of our class though they should be."""
+    target = seams.at(seams.GROUP_COORDINATOR, seams.sglang_version())
+    if not session.communicator.contenders or getattr(pkgutil.resolve_name(target), "session", None) is session:
+        return None
+    return seams.unapplied(target)
+
+
+def _exists(target: str, session: Session) -> bool:
     owner, _, attribute = target.rpartition(".")
     try:
         getattr(pkgutil.resolve_name(owner), attribute)
@@ -85,13 +130,12 @@ def _hook(target: str, around: Any, session: Session) -> None:
             ),
             session,
         )
-    else:
-        HookRegistry.register(target, around, HookType.AROUND, source=_SOURCE)
+        return False
+    return True
 
 
-def _when_imported(target: str, register: Any) -> None:
+def _when_imported(module: str, target: str, register: Any) -> None:
     """Registers once the target's module is there: importing it now would cost every process of SGLang seconds."""
-    module = target.rsplit(".", 2)[0]
     if module in sys.modules:
         register()
         return

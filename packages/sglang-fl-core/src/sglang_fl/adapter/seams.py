@@ -30,6 +30,13 @@ FUSED_OP: Mapping[str, str] = {
 # Where a worker loads its model. The module is imported by model workers only, and after plugins are loaded.
 LOAD_MODEL: Mapping[str, str] = {"0.5.17": "sglang.srt.model_executor.model_runner.ModelRunner.load_model"}
 
+# The class of SGLang's groups of ranks. Workers import its module before they load plugins.
+GROUP_COORDINATOR: Mapping[str, str] = {"0.5.17": "sglang.srt.distributed.parallel_state.GroupCoordinator"}
+
+# What makes a group, and, until 0.5.22, gives it NCCL on every device that SGLang does not know.
+MAKE_GROUP: Mapping[str, str] = {"0.5.17": "sglang.srt.distributed.parallel_state.init_model_parallel_group"}
+ASKS_FOR_PYNCCL: Mapping[str, bool] = {"0.5.17": False, "0.5.23": True}
+
 # Until 0.5.21 an out-of-tree platform must name the cache classes, SGLang's own among them.
 KV_POOLS_BY_HOOK: Mapping[str, bool] = {"0.5.17": True, "0.5.22": False}
 

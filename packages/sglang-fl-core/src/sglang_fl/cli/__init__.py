@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from sglang_fl.cli import config, doctor, explain, ops, plugins, trace
+from sglang_fl.cli import config, doctor, explain, new_backend, ops, plugins, trace
 from sglang_fl.cli.output import show_error
 from sglang_fl.errors import SglangFlError
 
@@ -34,5 +34,13 @@ def _about() -> None:
     """Serve any SGLang model on any AI chip: what is installed, what serves each op and why, and what is wrong."""
 
 
-for _command in (plugins.plugins, ops.ops, explain.explain, config.config, doctor.doctor, trace.trace):
+for _command in (
+    plugins.plugins,
+    ops.ops,
+    explain.explain,
+    config.config,
+    doctor.doctor,
+    trace.trace,
+    new_backend.new_backend,
+):
     app.command()(_command)

@@ -67,13 +67,13 @@ def _lines() -> Iterator[Line]:
         yield from _of_core(check_versions(session.platform.device_type))
         yield from _of_core(check_variables(os.environ, session.settings, session.platform))
         yield from _of_core(_check_session(session))
-        yield from _check_plugins(session.plugins)
+        yield from _check_plugins(session.plugins, session.settings)
 
 
 def _without_session(stopped_by: SglangFlError) -> Iterator[Line]:
     try:
         yield from _of_core(check_variables(os.environ, early(), None))
-        yield from _check_plugins(load_plugins(), stopped_by)
+        yield from _check_plugins(load_plugins(), early(), stopped_by)
     except SglangFlError as error:
         yield Line(CORE, _failure(error))
 
@@ -96,8 +96,9 @@ def _check_op(op: str, session: Session) -> Diagnosis:
     return Diagnosis(subject=op, ok=True, found=f"{best.impl.impl_id} of {best.distribution}")
 
 
-def _check_plugins(plugins: Plugins, stopped_by: SglangFlError | None = None) -> Iterator[Line]:
-    offers = collect(plugins, "sglang_fl_diagnose", Diagnosis)  # first: it may find out that one is broken
+def _check_plugins(plugins: Plugins, settings: Settings, stopped_by: SglangFlError | None = None) -> Iterator[Line]:
+    # First: it may find out that one is broken.
+    offers = collect(plugins, "sglang_fl_diagnose", Diagnosis, settings=settings)
     for plugin in plugins:
         problem = problem_of(plugin, stopped_by)
         loaded = Diagnosis(subject=str(plugin), ok=True, found="loaded")

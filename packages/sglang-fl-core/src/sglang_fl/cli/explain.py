@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from sglang_fl.cli.aten import explain_aten
+from sglang_fl.cli.communicators import explain_communicator
 from sglang_fl.cli.loading import start
 from sglang_fl.cli.output import AsJson, show, show_json, table
 from sglang_fl.oot import layers_of, left_to_kernels
@@ -20,16 +22,41 @@ Layers = dict[str, str | None]
 
 
 def explain(
-    op: Annotated[str, typer.Argument(metavar="OP", help="The op, as `sglang-fl ops` names it.", show_default=False)],
+    op: Annotated[
+        str | None, typer.Argument(metavar="OP", help="The op, as `sglang-fl ops` names it.", show_default=False)
+    ] = None,
+    aten: Annotated[
+        bool, typer.Option("--aten", help="Show PyTorch's own ops instead: all, or those that OP names, as in add.")
+    ] = False,
+    communicator: Annotated[
+        bool, typer.Option("--communicator", help="Show the communicators of SGLang's groups instead.")
+    ] = False,
     traces: Annotated[
         list[Path] | None,
-        typer.Option("--trace", metavar="DIR|FILE", help="Show its quarantines, too.", show_default=False),
+        typer.Option(
+            "--trace", metavar="DIR|FILE", help="Show its quarantines, or what groups got, too.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which implementation serves OP and why: every candidate with its rank, or why it is rejected."""
+    if aten and traces:
+        raise typer.BadParameter("a trace shows what was replaced by `sglang-fl trace`; leave --trace or --aten out")
+    if communicator and (aten or op is not None):
+        raise typer.BadParameter("--communicator is asked for alone: leave OP and --aten out")
+    if communicator:
+        explain_communicator(traces or (), as_json)
+    elif aten:
+        explain_aten(op, as_json)
+    elif op is None:
+        raise typer.BadParameter("name an op, as `sglang-fl ops` does, or ask with --aten or --communicator")
+    else:
+        _explain_op(op, traces or (), as_json)
+
+
+def _explain_op(op: str, traces: Sequence[Path], as_json: bool) -> None:
     contract_of(op)
-    quarantines = _quarantines(op, traces or ())
+    quarantines = _quarantines(op, traces)
     session = start()
     selection = session.dispatcher.select(op)
     slower = left_to_kernels(selection, session.platform)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sglang_fl import declarations
 from sglang_fl.declarations import Declared
@@ -38,10 +38,10 @@ def load_plugins() -> Plugins:
         return Plugins.load(early().disabled_plugins)
 
 
-def collect(plugins: Plugins, hook: str, kind: type[Record]) -> list[Offer[Record]]:
-    """The records that a hook without arguments returns."""
+def collect(plugins: Plugins, hook: str, kind: type[Record], **arguments: Any) -> list[Offer[Record]]:
+    """The records that a hook returns."""
     with redirect_stdout(sys.stderr):
-        return plugins.collect(hook, kind)
+        return plugins.collect(hook, kind, **arguments)
 
 
 def declared_settings(plugins: Plugins) -> Declared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +17,11 @@ from rich.tree import Tree
 
 from sglang_fl.cli.output import AsJson, show, show_json, table
 from sglang_fl.trace_chrome import write_chrome
+from sglang_fl.trace_collectives import CollectiveRow
 from sglang_fl.trace_report import Answer, HookNode, OpRow, Process, Report, Shared, read_report
 
 BOUND = ("op", "layer_class", "implementation", "layers", "note")
+SETTLED = ("group", "communicator", "rule", "reason")
 QUARANTINED = ("op", "implementation", "dtype", "device", "reason")
 
 
@@ -52,9 +54,15 @@ def _sections(report: Report) -> Iterator[RenderableType]:
         yield _selections(report.selections)
     if report.bound:
         yield _shared("Bound layers", BOUND, report.bound)
+    if report.aten:
+        yield _aten(report.aten)
     if report.ops:
         yield _ops(report.ops)
         yield _shapes(report.ops)
+    if report.communicators:
+        yield _shared("Communicators", SETTLED, report.communicators)
+    if report.collectives:
+        yield _collectives(report.collectives)
     if report.quarantines:
         yield _shared("Quarantined implementations", QUARANTINED, report.quarantines)
     if report.others:
@@ -117,6 +125,16 @@ def _selection(shared: Shared) -> tuple[object, ...]:
     return what["op"], what["chosen"] or "none", what["rule"], candidates, _names(shared.processes)
 
 
+def _aten(rows: Iterable[Shared]) -> Table:
+    columns = ("distribution", "overloads", "ops", "processes")
+    return table("PyTorch's own ops that are replaced", columns, (_replaced(row) for row in rows))
+
+
+def _replaced(row: Shared) -> tuple[object, ...]:
+    names = row.what["ops"]
+    return row.what["distribution"], len(names), ", ".join(names), _names(row.processes)
+
+
 def _shared(title: str, columns: tuple[str, ...], rows: Iterable[Shared]) -> Table:
     heads = (*(column.replace("_", " ") for column in columns), "processes")
     return table(title, heads, ((*(row.what[column] for column in columns), _names(row.processes)) for row in rows))
@@ -150,6 +168,24 @@ def _shape_rows(row: OpRow) -> Iterator[tuple[object, ...]]:
         names = (None, None)
     if more := row.distinct_shapes - len(row.shapes):
         yield None, None, None, f"and {more} more"
+
+
+def _collectives(rows: Sequence[CollectiveRow]) -> Table:
+    served = sum(row.calls for row in rows if row.communicator is not None)
+    title = f"Collectives: {served} by communicators, {sum(row.calls for row in rows) - served} by SGLang's own"
+    columns = ("group", "collective", "served by", "calls", "MB", "dtypes", "reason", "processes")
+    return table(title, columns, (_collective(row) for row in rows))
+
+
+def _collective(row: CollectiveRow) -> Iterator[object]:
+    yield row.group
+    yield row.collective
+    yield row.communicator or "SGLang"
+    yield row.calls
+    yield f"{row.bytes / 1e6:.2f}"
+    yield ", ".join(row.dtypes)
+    yield row.reason
+    yield len(row.processes)
 
 
 def _names(processes: list[str]) -> str:

@@ -6,7 +6,16 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from sglang_fl.hookspecs import hookimpl
-from sglang_fl.records import Answer, BackendImplKind, BackendPriority, Diagnosis, OpImpl, Platform, always
+from sglang_fl.records import (
+    Answer,
+    BackendImplKind,
+    BackendPriority,
+    Communicator,
+    Diagnosis,
+    OpImpl,
+    Platform,
+    always,
+)
 from sglang_fl.reference import cpu
 
 if TYPE_CHECKING:
@@ -42,6 +51,13 @@ def sglang_fl_register_ops(platform: Platform) -> list[OpImpl]:
         for module, ops in _OPS.items()
         for op in ops
     ]
+
+
+@hookimpl
+def sglang_fl_register_communicators(platform: Platform) -> list[Communicator]:
+    """``torch.distributed``, on every platform."""
+    create = "sglang_fl.reference.communicator:create"
+    return [Communicator(name="torch", create=create, priority=int(BackendPriority.REFERENCE))]
 
 
 @hookimpl

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
+from pydantic import Field
+
 from sglang_fl.records import Setting
 from sglang_fl.settings.forms import FrozenMapping, LogLevel, Name, Names, Orders, Prefer, Traced, plain
 
@@ -82,10 +84,13 @@ class Settings:
     communicator: Annotated[
         Name | None,
         Key(
-            "the communicator to use: so far, the platform's own distributed backend; null: that one",
+            "the communicator of SGLang's groups; the platform's own backend is SGLang's; null: the best by priority",
             env="SGLANG_FL_DIST_BACKEND",
         ),
     ] = None
+    communicator_timeout: Annotated[
+        float, Field(gt=0, le=86400), Key("the seconds that a group's ranks have to start a communicator")
+    ] = 120.0
     disabled_plugins: Annotated[Names, Key("plugins not to load")] = ()
     log_level: Annotated[LogLevel, Key("the least severe message to log")] = "INFO"
     dispatch_log: Annotated[

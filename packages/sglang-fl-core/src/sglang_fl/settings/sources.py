@@ -21,7 +21,12 @@ BARRED: Mapping[Kind, frozenset[str]] = {
 """What a kind of source cannot set, because it has taken effect before that source is read."""
 
 # Settings of sglang-fl-flaggems, known here so that without it they are refused, not ignored.
-_FLAGGEMS_KEYS = frozenset({"use_flaggems", "flagos_whitelist", "flagos_blacklist"})
+_FLAGGEMS_KEYS = frozenset(
+    {
+        *("use_flaggems", "flagos_whitelist", "flagos_blacklist"),
+        *("flaggems_record", "flaggems_log_path", "flaggems_log_once"),
+    }
+)
 _FLAGGEMS_VARIABLES = frozenset(
     {
         *("USE_FLAGGEMS", "SGLANG_FL_FLAGOS_WHITELIST", "SGLANG_FL_FLAGOS_BLACKLIST"),

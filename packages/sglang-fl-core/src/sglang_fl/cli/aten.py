@@ -1,0 +1,65 @@
+"""``sglang-fl explain --aten``: which of PyTorch's own ops the backends replace, and why not the others."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from sglang_fl.cli.loading import quietly, start
+from sglang_fl.cli.output import show, show_json, table
+from sglang_fl.errors import DispatchError
+from sglang_fl.plugins import CORE
+
+if TYPE_CHECKING:
+    from sglang_fl.session import Session
+
+Row = dict[str, Any]
+"""An :class:`sglang_fl.AtenOp` in plain types, and the ``distribution`` whose it is."""
+
+
+def explain_aten(op: str | None, as_json: bool) -> None:
+    """Shows all ops that a backend can replace; or the overloads of ``op``, or the one overload that it names."""
+    quietly()  # a backend that refuses the settings is the answer
+    session = start()
+    rows = _rows(session)
+    if op is not None:
+        rows = _named(op.removeprefix("aten::"), rows)
+    if as_json:
+        show_json({"platform": session.platform.name, "aten": rows})
+    elif rows:
+        show(_layout(rows, session.platform.name))
+    else:
+        show(f"No loaded backend can replace PyTorch's own ops on platform {session.platform.name}")
+
+
+def _rows(session: Session) -> list[Row]:
+    with redirect_stdout(sys.stderr):  # stdout is the answer's, and a backend's SDK may greet
+        offers = session.aten_ops()
+    return [{**asdict(offer.record), "distribution": offer.plugin.distribution} for offer in offers]
+
+
+def _named(op: str, rows: Sequence[Row]) -> list[Row]:
+    named = [row for row in rows if op in (row["name"], row["name"].partition(".")[0])]
+    if not named:
+        near = difflib.get_close_matches(op, [row["name"] for row in rows], n=1)
+        raise DispatchError(
+            CORE,
+            asked=f"the ATen op {op!r}",
+            found="no loaded backend that can replace it",
+            do=f"did you mean {near[0]!r}?" if near else "see all of them with `sglang-fl explain --aten`",
+        )
+    return named
+
+
+def _layout(rows: Sequence[Row], platform: str) -> Table:
+    columns = ("ATen op", "replaced", "by", "distribution", "reason")
+    cells = ((r["name"], "yes" if r["replaced"] else "no", r["by"], r["distribution"], r["reason"]) for r in rows)
+    count = sum(row["replaced"] for row in rows)
+    title = f"PyTorch's own ops on platform {platform}: {count} of {len(rows)} that backends can replace are replaced"
+    return table(title, columns, cells)
