@@ -126,7 +126,7 @@ def _rank(rank: int, count: int, address: str, work: tuple[list[str], list[int]]
                 if rank == 0:
                     figure = f"collectives.{collective}.{_written(size)}.{name}"
                     told.put((figure, microseconds, "us"))
-                    told.put((figure, size / microseconds / 1e3, "GB/s"))
+                    told.put((f"{figure}.rate", size / microseconds / 1e3, "GB/s"))
     dist.barrier(group.cpu_group)
     dist.destroy_process_group()
 

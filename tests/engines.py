@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -39,14 +40,26 @@ def generate(python: Path | str, model: Path, folder: Path, variables: Mapping[s
         folder: where to keep the log.
         variables: what the engine's environment has besides this process's, of which it has nothing of SGLang's.
     """
+    command = [str(python), "-m", "tests.adapter.releases.engine"]
+    told, log = ask(command, model, folder, {**_environ(), **variables})
+    return Answer(told["tokens"], log)
+
+
+def ask(
+    command: list[str], model: Path, folder: Path, environ: Mapping[str, str], *arguments: object
+) -> tuple[dict[str, Any], str]:
+    """Runs an engine's program, ``command MODEL ANSWER ARGUMENTS``, asks it ``PROMPTS``, and ends all its processes.
+
+    Returns what it writes to ANSWER, and what its processes print.
+    """
     log, answer = folder / "engine.log", folder / "answer.json"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [str(python), "-m", "tests.adapter.releases.engine", str(model), str(answer)],
+            [*command, *map(str, (model, answer, *arguments))],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**_environ(), **variables},
+            env=environ,
             cwd=ROOT,
             start_new_session=True,
         )
@@ -57,7 +70,7 @@ def generate(python: Path | str, model: Path, folder: Path, variables: Mapping[s
             os.killpg(process.pid, signal.SIGKILL)
     text = log.read_text(errors="replace")
     assert process.returncode == 0, f"the engine ended with status {process.returncode}:\n{text[-5000:]}"
-    return Answer(json.loads(answer.read_text())["tokens"], text)
+    return json.loads(answer.read_text()), text
 
 
 def greedy(model: Path) -> list[list[int]]:

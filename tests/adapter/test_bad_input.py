@@ -45,7 +45,10 @@ BAD_VARIABLES = {
         {"SGLANG_FL_OOT_BLACKLIST": "RMSNorm", "SGLANG_FL_OOT_WHITELIST": "SiluAndMul"},
         ["SGLANG_FL_OOT_BLACKLIST", "SGLANG_FL_OOT_WHITELIST"],
     ),
-    "a missing backend's setting": ({"USE_FLAGGEMS": "1"}, ["USE_FLAGGEMS", "sglang-fl-flaggems"]),
+    "a missing backend's setting": (
+        {"USE_FLAGGEMS": "1", "SGLANG_FL_DISABLED_PLUGINS": "flaggems"},
+        ["USE_FLAGGEMS", "sglang-fl-flaggems"],
+    ),
     "missing file": ({"SGLANG_FL_CONFIG": "/nowhere/fl.yaml"}, ["/nowhere/fl.yaml"]),
 }
 

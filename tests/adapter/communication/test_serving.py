@@ -5,26 +5,17 @@ That one rank of each release gives the tokens of transformers is what ``tests/a
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from sglang_fl.trace_report import Report, read_report
 from tests.adapter.communication.coordinators import own_backends
 from tests.adapter.releases.wheels import search_path, source_folder
+from tests.engines import TOKENS, ask, greedy
 from tests.models import tiny_llama
-
-ROOT = Path(__file__).parents[3]
-PROMPTS = [[1, 5, 9, 200, 33], [7, 7, 250]]
-TOKENS = 16
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wanted(model: Path) -> list[list[int]]:
     """The greedy answers of transformers, in fp32."""
-    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    answers = [list(prompt) for prompt in PROMPTS]
-    with torch.inference_mode():
-        for ids in answers:
-            for _ in range(TOKENS):
-                ids.append(int(reference(torch.tensor([ids])).logits[0, -1].argmax()))
-    return [ids[len(prompt) :] for ids, prompt in zip(answers, PROMPTS, strict=True)]
+    return greedy(model)
 
 
 @pytest.mark.server
@@ -64,27 +49,16 @@ def test_two_ranks_answer_as_one_and_every_collective_is_the_communicators(
 
 def serve(release: str, tp: int, pp: int, model: Path, folder: Path) -> tuple[list[list[int]], str, Report]:
     """The tokens that the release's engine answers with, all that its processes print, and their trace."""
-    log, answer, trace = folder / "log", folder / "answer.json", folder / "trace"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.adapter.communication.engine", str(model), str(answer), str(tp), str(pp)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**environment(release, trace), "SGLANG_CPU_OMP_THREADS_BIND": "0|1" if tp == 2 else "0-1"},
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    try:
-        process.communicate(json.dumps([PROMPTS, TOKENS]).encode())
-    finally:
-        with suppress(ProcessLookupError):  # none of its processes is left
-            os.killpg(process.pid, signal.SIGKILL)
-    text = log.read_text(errors="replace")
-    assert process.returncode == 0, f"SGLang {release} ended with status {process.returncode}:\n{text[-5000:]}"
-    answered = json.loads(answer.read_text())
+    command, trace = [sys.executable, "-m", "tests.adapter.communication.engine"], folder / "trace"
+    environ = {**environment(release, trace), "SGLANG_CPU_OMP_THREADS_BIND": cores(release, tp)}
+    answered, log = ask(command, model, folder, environ, tp, pp)
     assert answered["version"] == release
-    return answered["tokens"], text, read_report([trace])
+    return answered["tokens"], log, read_report([trace])
+
+
+def cores(release: str, tp: int) -> str:
+    """The cores of each rank; 0.5.17 counts the ranks of one pipeline stage alone."""
+    return "0-1" if release == "0.5.17" and tp == 1 else "0|1"
 
 
 def environment(release: str, trace: Path) -> dict[str, str]:
@@ -92,6 +66,7 @@ def environment(release: str, trace: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
     path = [*search_path(release), *filter(None, [os.environ.get("PYTHONPATH")])]
     models = (source_folder(release) / "sglang/srt/models").glob("*.py")
+    others = [file.stem for file in models if file.stem != "llama"]
     return {
         **inherited,
         "PYTHONPATH": os.pathsep.join(map(str, path)),
@@ -102,7 +77,6 @@ def environment(release: str, trace: Path) -> dict[str, str]:
         "SGLANG_FL_DIST_BACKEND": "torch",
         "SGLANG_FL_TRACE": "select,calls",
         "SGLANG_FL_TRACE_DIR": str(trace),
-        "SGLANG_EXTERNAL_MODEL_PACKAGE": "tests.adapter.releases.external",
-        "SGLANG_DISABLED_MODEL_ARCHS": ",".join(file.stem for file in models),  # importing them takes 10 seconds
+        "SGLANG_DISABLED_MODEL_ARCHS": ",".join(others),  # importing them takes 10 seconds
         "TORCHDYNAMO_DISABLE": "1",  # each rank would spend 10 seconds to compile how it looks up its embeddings
     }

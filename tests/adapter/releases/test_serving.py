@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from tests.adapter.releases.engine import SEED
 from tests.adapter.releases.wheels import search_path, source_folder
+from tests.engines import ask, greedy
 from tests.models import tiny_llama
 from tests.third_parties import third_party
-
-ROOT = Path(__file__).parents[3]
-PROMPTS = [[1, 5, 9, 200, 33], [7, 7, 250]]
-TOKENS = 16
 
 PLATFORM = """
     from dataclasses import replace
@@ -65,13 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def wanted(model: Path) -> list[list[int]]:
     """The greedy answers of transformers, in fp32."""
-    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    answers = [list(prompt) for prompt in PROMPTS]
-    with torch.inference_mode():
-        for ids in answers:
-            for _ in range(TOKENS):
-                ids.append(int(reference(torch.tensor([ids])).logits[0, -1].argmax()))
-    return [ids[len(prompt) :] for ids, prompt in zip(answers, PROMPTS, strict=True)]
+    return greedy(model)
 
 
 @pytest.mark.server
@@ -93,25 +78,9 @@ def serve(release: str, model: Path, folder: Path) -> Served:
 
     Strict, it does not start if one of our hooks did not take.
     """
-    log, answer = folder / "log", folder / "answer.json"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.adapter.releases.engine", str(model), str(answer)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment(release, third_party(folder, "acme-chip", PLATFORM)),
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    try:
-        process.communicate(json.dumps([PROMPTS, TOKENS]).encode())
-    finally:
-        with suppress(ProcessLookupError):  # none of its processes is left
-            os.killpg(process.pid, signal.SIGKILL)
-    text = log.read_text(errors="replace")
-    assert process.returncode == 0, f"SGLang {release} ended with status {process.returncode}:\n{text[-5000:]}"
-    return Served(**json.loads(answer.read_text()), log=text)
+    command = [sys.executable, "-m", "tests.adapter.releases.engine"]
+    told, log = ask(command, model, folder, environment(release, third_party(folder, "acme-chip", PLATFORM)))
+    return Served(**told, log=log)
 
 
 def environment(release: str, plugins: Path) -> dict[str, str]:

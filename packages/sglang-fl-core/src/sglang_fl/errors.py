@@ -7,6 +7,7 @@
     ├── SeamError           SGLang lacks what the adapter hooks
     ├── DispatchError       an op that no implementation may serve
     │   └── ContractError   an implementation answered outside its op's contract
+    ├── CommunicatorError   ranks that cannot agree, or are out of step (communication/collectives.py)
     └── TraceError          what was given is not a trace (trace_records.py)
 
 Everything here is an ordinary exception. SGLang logs and swallows ordinary exceptions of its plugins, so

@@ -60,6 +60,7 @@ def sglang_fl_register_communicators(  # type: ignore[empty-body]
     """The communicators that this backend has for ``platform``. Called once in every process, after the ops.
 
     ``settings.of_backends`` holds your own settings, for ``is_available`` and ``create`` to be made with.
+    ``create(group)`` is called in every rank of a group: see docs/communicators.md.
     """
 
 
