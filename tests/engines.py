@@ -40,22 +40,22 @@ def generate(python: Path | str, model: Path, folder: Path, variables: Mapping[s
         folder: where to keep the log.
         variables: what the engine's environment has besides this process's, of which it has nothing of SGLang's.
     """
-    command = [str(python), "-m", "tests.adapter.releases.engine"]
-    told, log = ask(command, model, folder, {**_environ(), **variables})
+    release = importlib.metadata.version("sglang")
+    told, log = ask(python, model, folder, {**environ_of(release), **variables})
     return Answer(told["tokens"], log)
 
 
 def ask(
-    command: list[str], model: Path, folder: Path, environ: Mapping[str, str], *arguments: object
+    python: Path | str, model: Path, folder: Path, environ: Mapping[str, str], *arguments: object
 ) -> tuple[dict[str, Any], str]:
-    """Runs an engine's program, ``command MODEL ANSWER ARGUMENTS``, asks it ``PROMPTS``, and ends all its processes.
+    """Runs the engine's program, ``MODEL ANSWER ARGUMENTS``, asks it ``PROMPTS``, and ends all its processes.
 
     Returns what it writes to ANSWER, and what its processes print.
     """
     log, answer = folder / "engine.log", folder / "answer.json"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, *map(str, (model, answer, *arguments))],
+            [*map(str, (python, "-m", "tests.adapter.releases.engine", model, answer, *arguments))],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -84,8 +84,12 @@ def greedy(model: Path) -> list[list[int]]:
     return [ids[len(prompt) :] for ids, prompt in zip(answers, PROMPTS, strict=True)]
 
 
-def _environ() -> dict[str, str]:
+def environ_of(release: str, *, keeping: str = "llama") -> dict[str, str]:
+    """This process's, without its settings of SGLang and of ours, for an engine of ``release`` on the CPU.
+
+    Of the release's models it imports ``keeping`` alone: importing all of them takes 10 seconds.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
-    models = (source_folder(importlib.metadata.version("sglang")) / "sglang/srt/models").glob("*.py")
-    others = ",".join(file.stem for file in models if file.stem != "llama")  # importing them takes 10 seconds
+    models = (source_folder(release) / "sglang/srt/models").glob("*.py")
+    others = ",".join(file.stem for file in models if file.stem != keeping)
     return {**inherited, "CUDA_VISIBLE_DEVICES": "", "SGLANG_DISABLED_MODEL_ARCHS": others}

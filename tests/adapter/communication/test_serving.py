@@ -13,8 +13,8 @@ import pytest
 
 from sglang_fl.trace_report import Report, read_report
 from tests.adapter.communication.coordinators import own_backends
-from tests.adapter.releases.wheels import search_path, source_folder
-from tests.engines import TOKENS, ask, greedy
+from tests.adapter.releases.wheels import search_path
+from tests.engines import TOKENS, ask, environ_of, greedy
 from tests.models import tiny_llama
 
 
@@ -49,9 +49,9 @@ def test_two_ranks_answer_as_one_and_every_collective_is_the_communicators(
 
 def serve(release: str, tp: int, pp: int, model: Path, folder: Path) -> tuple[list[list[int]], str, Report]:
     """The tokens that the release's engine answers with, all that its processes print, and their trace."""
-    command, trace = [sys.executable, "-m", "tests.adapter.communication.engine"], folder / "trace"
+    trace = folder / "trace"
     environ = {**environment(release, trace), "SGLANG_CPU_OMP_THREADS_BIND": cores(release, tp)}
-    answered, log = ask(command, model, folder, environ, tp, pp)
+    answered, log = ask(sys.executable, model, folder, environ, tp, pp)
     assert answered["version"] == release
     return answered["tokens"], log, read_report([trace])
 
@@ -62,21 +62,16 @@ def cores(release: str, tp: int) -> str:
 
 
 def environment(release: str, trace: Path) -> dict[str, str]:
-    """This process's, without its settings of SGLang and of ours."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
+    """For the release, with core alone, and its communicator asked for."""
     path = [*search_path(release), *filter(None, [os.environ.get("PYTHONPATH")])]
-    models = (source_folder(release) / "sglang/srt/models").glob("*.py")
-    others = [file.stem for file in models if file.stem != "llama"]
     return {
-        **inherited,
+        **environ_of(release),
         "PYTHONPATH": os.pathsep.join(map(str, path)),
-        "CUDA_VISIBLE_DEVICES": "",
         "SGLANG_FL_PLATFORM": "cpu",
         "SGLANG_FL_DISABLED_PLUGINS": ",".join(own_backends()),
         "SGLANG_FL_STRICT": "1",
         "SGLANG_FL_DIST_BACKEND": "torch",
         "SGLANG_FL_TRACE": "select,calls",
         "SGLANG_FL_TRACE_DIR": str(trace),
-        "SGLANG_DISABLED_MODEL_ARCHS": ",".join(others),  # importing them takes 10 seconds
         "TORCHDYNAMO_DISABLE": "1",  # each rank would spend 10 seconds to compile how it looks up its embeddings
     }

@@ -1,6 +1,7 @@
 """Generates with the ``sglang.Engine`` that comes first on the search path, and writes down what it answers.
 
-``python -m tests.adapter.releases.engine MODEL ANSWER``, with the prompts and the number of tokens as JSON on stdin.
+``python -m tests.adapter.releases.engine MODEL ANSWER [TP PP]``, with the prompts and the number of tokens as JSON on
+stdin; TP and PP are how many ranks share each layer, and the layers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 SEED = 7
 
 
-def main(model: str, answer: str) -> None:
+def main(model: str, answer: str, tp: str = "1", pp: str = "1") -> None:
     import sglang
 
     prompts, tokens = json.load(sys.stdin)
@@ -22,6 +23,8 @@ def main(model: str, answer: str) -> None:
         skip_tokenizer_init=True,
         max_total_tokens=1024,
         max_running_requests=len(prompts),
+        tp_size=int(tp),
+        pp_size=int(pp),
         random_seed=SEED,
         log_level="info",
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.adapter.releases.engine import SEED
-from tests.adapter.releases.wheels import search_path, source_folder
-from tests.engines import ask, greedy
+from tests.adapter.releases.wheels import search_path
+from tests.engines import ask, environ_of, greedy
 from tests.models import tiny_llama
 from tests.third_parties import third_party
 
@@ -78,22 +78,18 @@ def serve(release: str, model: Path, folder: Path) -> Served:
 
     Strict, it does not start if one of our hooks did not take.
     """
-    command = [sys.executable, "-m", "tests.adapter.releases.engine"]
-    told, log = ask(command, model, folder, environment(release, third_party(folder, "acme-chip", PLATFORM)))
+    environ = environment(release, third_party(folder, "acme-chip", PLATFORM))
+    told, log = ask(sys.executable, model, folder, environ)
     return Served(**told, log=log)
 
 
 def environment(release: str, plugins: Path) -> dict[str, str]:
-    """This process's, without its settings of SGLang and of ours."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SGLANG")}
+    """For the release, with ``plugins``, and with our own model in the place of all of SGLang's."""
     path = [*search_path(release), plugins, *filter(None, [os.environ.get("PYTHONPATH")])]
-    models = (source_folder(release) / "sglang/srt/models").glob("*.py")
     return {
-        **inherited,
+        **environ_of(release, keeping=""),
         "PYTHONPATH": os.pathsep.join(map(str, path)),
-        "CUDA_VISIBLE_DEVICES": "",
         "SGLANG_FL_PLATFORM": "acme",
         "SGLANG_FL_STRICT": "1",
         "SGLANG_EXTERNAL_MODEL_PACKAGE": "tests.adapter.releases.external",
-        "SGLANG_DISABLED_MODEL_ARCHS": ",".join(file.stem for file in models),  # importing them takes 10 seconds
     }
