@@ -1,8 +1,9 @@
 """What collectives cost by each communicator that can be had, 1 KB to 256 MB, on the accelerators or CPU of one host.
 
 Every rank is a process; each size is timed by all of them in turns, in one run, so that a machine's drift falls on all.
-``torch.distributed`` called directly is among them everywhere, and SGLang's own NCCL on CUDA. GB/s are the bytes of
-the tensor by the time. Each result is checked before it is timed.
+``torch.distributed`` called directly is among them everywhere; on CUDA so are the NCCL that SGLang calls itself and the
+kernels that it has for small sums, and each is timed in a CUDA graph too. GB/s are the bytes of the tensor by the time.
+Each result is checked before it is timed.
 
     python -m benchmarks.collectives [--ranks N] [--collectives all_reduce,...] [--largest BYTES] [--json FILE]
 """
@@ -17,9 +18,9 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -39,10 +40,28 @@ ROUNDS, SECONDS = 7, 0.02
 SERVED_ADDS_US = 5.0
 """What the way from a coordinator to its communicator may cost the host."""
 
-Run = Callable[[torch.Tensor, torch.Tensor], None]
-"""``(output, input)``; of an all_reduce both are one tensor."""
+GRAPHED = 20
+"""Calls in a graph: as in a layer after the other, each waits for the one before."""
 
-Sides = dict[str, Run]
+Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
+"""``(output, input) -> the result``, None where it is ``output``; of an all_reduce both are one tensor."""
+
+
+class Side(NamedTuple):
+    """One way to run a collective.
+
+    Attributes:
+        run: makes a call.
+        takes: does it take a tensor of that kind?
+        capturing: what a graph must be captured in; None where it cannot be.
+    """
+
+    run: Run
+    takes: Callable[[torch.Tensor], bool] = lambda tensor: True
+    capturing: Callable[[], AbstractContextManager[None]] | None = None
+
+
+Sides = dict[str, Side]
 
 
 def main() -> None:
@@ -122,7 +141,8 @@ def _rank(rank: int, count: int, address: str, work: tuple[list[str], list[int]]
     for collective in work[0]:
         sides = dict(_sides(collective, group))
         for size in work[1]:
-            for name, microseconds in _measured(collective, sides, group, size).items():
+            taking = {name: side for name, side in sides.items() if side.takes(_tensors(collective, group, size)[1])}
+            for name, microseconds in _measured(collective, taking, group, size).items():
                 if rank == 0:
                     figure = f"collectives.{collective}.{_written(size)}.{name}"
                     told.put((figure, microseconds, "us"))
@@ -137,10 +157,12 @@ def _group(rank: int, count: int, device: torch.device) -> Group:
     return Group("tp:0", rank, ranks, device, 120, cpu_group, device_group, lambda value: (value,))
 
 
-def _sides(collective: str, group: Group) -> Iterator[tuple[str, Run]]:
-    yield "torch.distributed", _direct(collective, group)
+def _sides(collective: str, group: Group) -> Iterator[tuple[str, Side]]:
+    can_capture = nullcontext if group.device.type == "cuda" else None
+    yield "torch.distributed", Side(_direct(collective, group), capturing=can_capture)
     if group.device.type == "cuda" and collective == "all_reduce":
-        yield "nccl", _pynccl(group)
+        yield "nccl", Side(_pynccl(group), capturing=can_capture)
+        yield from _small_sums(group)
     session = Session.start(os.environ)
     for offer in session.communicators:
         settings = replace(session.settings, communicator=offer.record.name, strict=True)
@@ -155,13 +177,14 @@ def _sides(collective: str, group: Group) -> Iterator[tuple[str, Run]]:
             if agreed.collectives is not None:
                 departure = Departure(store, group.rank, group.size)
                 served = ServedGroup(group, agreed.name, agreed.collectives, departure)
-                yield agreed.name, _served(collective, served)
+                in_graphs = can_capture if agreed.collectives.graph_safe else None
+                yield agreed.name, Side(_served(collective, served), capturing=in_graphs)
 
 
 def _direct(collective: str, group: Group) -> Run:
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-    runs: Sides = {
+    runs: dict[str, Run] = {
         "all_reduce": lambda output, tensor: dist.all_reduce(output, group=group.device_group),
         "all_gather": lambda output, tensor: gather(output, tensor, group=group.device_group),
         "reduce_scatter": lambda output, tensor: scatter(output, tensor, group=group.device_group),
@@ -170,7 +193,7 @@ def _direct(collective: str, group: Group) -> Run:
 
 
 def _served(collective: str, served: ServedGroup) -> Run:
-    runs: Sides = {
+    runs: dict[str, Run] = {
         "all_reduce": lambda output, tensor: served.all_reduce(output),
         "all_gather": served.all_gather,
         "reduce_scatter": served.reduce_scatter,
@@ -195,18 +218,45 @@ def _pynccl(group: Group) -> Run:
     return lambda output, tensor: communicator.all_reduce(output)
 
 
+def _small_sums(group: Group) -> Iterator[tuple[str, Side]]:
+    """SGLang's own all_reduce for what is small, where it can have it here: by default SGLang prefers it to NCCL."""
+    from sglang.srt.distributed import init_distributed_environment  # noqa: PLC0415 - takes 15 s
+    from sglang.srt.distributed.device_communicators.custom_all_reduce import dispatch_custom_allreduce  # noqa: PLC0415
+
+    init_distributed_environment(group.size, group.rank, local_rank=group.rank)
+    own = dispatch_custom_allreduce(group=group.cpu_group, device=group.device)(group.cpu_group, group.device)
+    if not own.disabled:
+        run: Run = lambda output, tensor: own.custom_all_reduce(output)  # noqa: E731
+        yield "sglang_custom", Side(run, own.should_custom_ar, own.capture)
+
+
 def _measured(collective: str, sides: Sides, group: Group, size: int) -> dict[str, float]:
-    """Median microseconds of one call by each side. All ranks make the same calls."""
+    """Median microseconds of one call by each side, and of one in a graph. All ranks make the same calls."""
     output, tensor = _tensors(collective, group, size)
-    for name, run in sides.items():
-        _check(name, run, collective, group, size)
-    calls = {name: _agreed_calls(run, output, tensor, group) for name, run in sides.items()}
-    rounds: dict[str, list[float]] = {name: [] for name in sides}
+    for name, side in sides.items():
+        _check(name, side.run, collective, group, size)
+    ways: dict[str, tuple[Callable[[], object], int]] = {}
+    for name, side in sides.items():
+        ways[name] = (lambda run=side.run: run(output, tensor)), 1
+        if side.capturing is not None:
+            ways[f"{name}.graph"] = _captured(side, output, tensor).replay, GRAPHED
+    times = {name: _agreed_times(call, output.device, group) for name, (call, _) in ways.items()}
+    rounds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for name, run in sides.items():
+        for name, (call, held) in ways.items():
             dist.barrier(group.cpu_group)
-            rounds[name].append(_seconds(run, output, tensor, calls[name]) / calls[name] * 1e6)
+            rounds[name].append(_seconds(call, output.device, times[name]) / times[name] / held * 1e6)
     return {name: statistics.median(each) for name, each in rounds.items()}
+
+
+def _captured(side: Side, output: torch.Tensor, tensor: torch.Tensor) -> torch.cuda.CUDAGraph:
+    """A graph of :data:`GRAPHED` calls."""
+    assert side.capturing is not None
+    graph = torch.cuda.CUDAGraph()
+    with side.capturing(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        for _ in range(GRAPHED):
+            side.run(output, tensor)
+    return graph
 
 
 def _tensors(collective: str, group: Group, size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -223,30 +273,31 @@ def _tensors(collective: str, group: Group, size: int) -> tuple[torch.Tensor, to
 def _check(name: str, run: Run, collective: str, group: Group, size: int) -> None:
     output, tensor = _tensors(collective, group, size)
     tensor.fill_(group.rank + 1)
-    run(output, tensor)
+    elsewhere = run(output, tensor)
+    result = output if elsewhere is None else elsewhere
     ranks = torch.arange(1, group.size + 1, dtype=output.dtype, device=output.device)
     if collective == "all_gather":
         wanted = ranks.repeat_interleave(output.numel() // group.size)
     else:
         wanted = ranks.sum().expand_as(output)
-    if not torch.equal(output, wanted):
+    if not torch.equal(result, wanted):
         msg = f"{name} gives a wrong {collective} of {size} bytes"
         raise ValueError(msg)
 
 
-def _agreed_calls(run: Run, output: torch.Tensor, tensor: torch.Tensor, group: Group) -> int:
-    """How many calls take :data:`SECONDS`, as rank 0 finds."""
-    _seconds(run, output, tensor, 2)
-    counted = torch.tensor(max(1, int(SECONDS / (_seconds(run, output, tensor, 3) / 3))))
+def _agreed_times(call: Callable[[], object], device: torch.device, group: Group) -> int:
+    """How often it is called to take :data:`SECONDS`, as rank 0 finds."""
+    _seconds(call, device, 2)
+    counted = torch.tensor(max(1, int(SECONDS / (_seconds(call, device, 3) / 3))))
     dist.broadcast(counted, 0, group=group.cpu_group)
     return int(counted)
 
 
-def _seconds(run: Run, output: torch.Tensor, tensor: torch.Tensor, calls: int) -> float:
-    with _finished(output.device):
+def _seconds(call: Callable[[], object], device: torch.device, times: int) -> float:
+    with _finished(device):
         began = time.perf_counter()
-        for _ in range(calls):
-            run(output, tensor)
+        for _ in range(times):
+            call()
     return time.perf_counter() - began
 
 

@@ -13,24 +13,24 @@ from typing import Any
 
 import psutil
 
-START_SECONDS, ANSWER_SECONDS = 540.0, 240.0
+START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 540.0, 240.0, 20.0
 
 Tokens = list[int]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to serve: its name, and the settings of sglang-fl that make it so, as environment variables."""
+    """A way to serve: its name, sglang-fl's settings, which are environment variables, and SGLang's arguments."""
 
     name: str
     settings: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[tuple[str, Any], ...] = ()
 
 
 ALONE = Variant("alone", (("SGLANG_FL_ENABLED", "0"),))
 VENDOR = Variant("vendor")
 FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),))
 ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")))
-VARIANTS = (ALONE, VENDOR, FLAGOS, ATEN)
 
 
 class Engine:
@@ -40,7 +40,9 @@ class Engine:
         self.variant, self._log = variant, log
         self._pipe, theirs = multiprocessing.Pipe()
         spawn = multiprocessing.get_context("spawn")
-        self._process = spawn.Process(target=_serve, args=(variant, dict(arguments), log, theirs))
+        self._process = spawn.Process(
+            target=_serve, args=(variant, {**arguments, **dict(variant.arguments)}, log, theirs)
+        )
         self._process.start()
         theirs.close()
 
@@ -63,17 +65,21 @@ class Engine:
 
     def host_memory(self) -> int:
         """Bytes of host memory of the engine's processes, what they share counted once in all."""
-        tree = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
-        return sum(process.memory_full_info().pss for process in tree)
+        return sum(process.memory_full_info().pss for process in self._tree())
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pipe.close()
-        self._process.join(60)
+        self._process.join(STOP_SECONDS)
         if self._process.is_alive():
-            self._process.kill()
+            for process in self._tree():  # SGLang's processes would go on without the one that started them
+                process.kill()
+
+    def _tree(self) -> list[psutil.Process]:
+        engine = psutil.Process(self._process.pid)
+        return [*engine.children(recursive=True), engine]
 
     def _answer(self, seconds: float) -> Any:
         try:
@@ -87,25 +93,17 @@ class Engine:
 
 def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str, Any], logs: Path) -> list[Engine]:
     """Starts engines side by side, and waits for all of them."""
-    engines = [
-        stack.enter_context(Engine(variant, {**arguments, **_ports(variant)}, logs / f"{variant.name}.log"))
-        for variant in variants
-    ]
+    engines = [stack.enter_context(Engine(variant, arguments, logs / f"{variant.name}.log")) for variant in variants]
     for engine in engines:
         engine.wait()
     return engines
-
-
-def _ports(variant: Variant) -> dict[str, int]:
-    """Far enough apart that engines which start at once do not take each other's."""
-    index = VARIANTS.index(variant)
-    return {"port": 31000 + 200 * index, "nccl_port": 41000 + 200 * index}
 
 
 def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) -> None:
     for name in [name for name in os.environ if name.startswith(("SGLANG_FL_", "USE_FLAGGEMS"))]:
         del os.environ[name]
     os.environ.update(variant.settings)
+    os.environ["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "0"  # engines that start beside it take memory as they go
     log.parent.mkdir(parents=True, exist_ok=True)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)

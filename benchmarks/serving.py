@@ -10,9 +10,6 @@ of SGLang alone is told, in seconds, host memory and device memory: have the ker
 
 from __future__ import annotations
 
-import json
-import random
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,65 +19,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Tokens, Variant, start_all
+from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser
+from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
 
-ROUND_SECONDS = 0.6
-"""A work is repeated until SGLang alone takes about that long: shorter ones differ by more than what is measured."""
-
-_LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}
-SHAPES: Mapping[str, Mapping[str, Any]] = {
-    "smollm2": {
-        **_LLAMA,
-        **{"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
-        **{"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192},
-        **{"rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": True},
-    },
-    "llama8b": {
-        **_LLAMA,
-        **{"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
-        **{"num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192},
-        **{"rms_norm_eps": 1e-5, "rope_theta": 500000.0, "tie_word_embeddings": False},
-    },
-}
 MODES: Mapping[str, Mapping[str, Any]] = {"graphs": {}, "eager": {"disable_cuda_graph": True}}
-
-ARGUMENTS = {
-    **{"load_format": "dummy", "skip_tokenizer_init": True, "disable_radix_cache": True, "log_level": "info"},
-    **{"attention_backend": "triton", "sampling_backend": "pytorch", "grammar_backend": "none"},
-    # Several engines share the GPU: each takes the cache that the work needs, and no share of what is left.
-    **{"max_total_tokens": 16384, "max_running_requests": 32, "mem_fraction_static": 0.98, "sleep_on_idle": True},
-}
 
 BOUNDS = {
     ("graphs", "vendor"): 0.99,
     ("eager", "vendor"): 0.99,
     ("graphs", "flagos"): 0.97,
-}
-
-
-class Work(NamedTuple):
-    """Requests of one size: how many, how long, and how many tokens each gets."""
-
-    requests: int
-    prompt_tokens: int
-    new_tokens: int
-
-    @property
-    def tokens(self) -> int:
-        """What the work is counted in: the tokens of the prompts when one is asked for, those made otherwise."""
-        return self.requests * (self.prompt_tokens if self.new_tokens == 1 else self.new_tokens)
-
-    def prompts(self, vocabulary: int) -> list[Tokens]:
-        """The same in every engine."""
-        rng = random.Random(0)
-        return [[rng.randrange(vocabulary) for _ in range(self.prompt_tokens)] for _ in range(self.requests)]
-
-
-WORKS = {
-    "prefill": Work(requests=8, prompt_tokens=1024, new_tokens=1),
-    "decode32": Work(requests=32, prompt_tokens=32, new_tokens=64),
-    "decode1": Work(requests=1, prompt_tokens=32, new_tokens=64),
 }
 
 
@@ -164,13 +112,6 @@ class Group(NamedTuple):
         return [self.starts.timed(stack, variant, arguments, self.logs) for variant in variants]
 
 
-def model(shape: str, folder: Path) -> Path:
-    """Makes ``folder`` a model of that shape: a configuration alone, whose weights are random."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(SHAPES[shape]))
-    return folder
-
-
 def _measure(group: Group, figures: Figures, *, with_aten: bool) -> None:
     """SGLang alone beside the two orders of ops, and then beside the ATen layer: they do not all fit on the GPU."""
     with ExitStack() as stack:
@@ -197,28 +138,8 @@ def _measure_aten(group: Group, alone: Engine, figures: Figures) -> None:
 
 
 def _compare(group: Group, engines: Sequence[Engine], rounds: int, figures: Figures) -> None:
-    for name, work in WORKS.items():
-        seconds = _in_turns(engines, work.prompts(SHAPES[group.shape]["vocab_size"]), work.new_tokens, rounds)
-        alone = seconds.pop(ALONE.name)
-        for variant, mine in seconds.items():
-            for who, theirs in ((ALONE.name, alone), (variant, mine)):
-                speed = work.tokens / statistics.median(theirs)
-                figures.add(f"{group.name}.{variant}.{name}.{who}", speed, "tokens/s")
-            kept = statistics.median(a / b for a, b in zip(alone, mine, strict=True))
-            bound = BOUNDS.get((group.mode, variant))
-            figures.add(f"{group.name}.{variant}.{name}.kept", kept, "ratio", at_least=bound)
-
-
-def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Each variant's seconds for the work, round by round; who begins changes from round to round."""
-    warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
-    repeats = max(1, round(ROUND_SECONDS / warm[1]))  # the first engine is SGLang alone
-    seconds: dict[str, list[float]] = {engine.variant.name: [] for engine in engines}
-    for number in range(rounds):
-        for engine in engines if number % 2 else reversed(engines):
-            took = sum(engine.timed(prompts, new_tokens) for _ in range(repeats))
-            seconds[engine.variant.name].append(took / repeats)
-    return seconds
+    bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
+    compare(group.name, engines, SHAPES[group.shape]["vocab_size"], rounds, bounds, figures)
 
 
 def _tell(message: str) -> None:

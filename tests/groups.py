@@ -29,7 +29,7 @@ def group_of_all(timeout: float = 10) -> Group:
 def serve(group: Group, name: str, collectives: Collectives, tracer: Any = None) -> ServedGroup:
     """The group's collectives by ``collectives``."""
     departure = Departure(group.cpu_group.get_group_store().clone(), group.rank, group.size)
-    return ServedGroup(group, name, collectives, departure, tracer)
+    return ServedGroup(group, name, collectives, departure, tracer=tracer)
 
 
 def agree_on(group: Group, *records: Communicator, **variables: str) -> Agreed:

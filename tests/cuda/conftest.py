@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,6 +14,11 @@ from tests.cuda import stand_ins
 from tests.cuda.backend import Backend
 
 MODULES = ("activation", "normalization", "layer_norm", "rotary")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The conformance suite is of CUDA devices."""
+    return (collection_path.name == "conformance" and not torch.cuda.is_available()) or None
 
 
 @pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

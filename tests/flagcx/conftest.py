@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from sglang_fl_flagcx import location
 
@@ -66,3 +67,8 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without FlagCX, whatever this one has."""
     monkeypatch.setattr(location, "NAME", "libflagcx-that-is-not-there.so")
     monkeypatch.setattr(location.importlib.util, "find_spec", lambda name: None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Collectives need two devices."""
+    return (collection_path.name == "conformance" and torch.cuda.device_count() < 2) or None

@@ -61,7 +61,7 @@ class Recording:
 
 def serve(collectives: Any, tracer: Tracer | None = None, departure: Any = None) -> ServedGroup:
     group: Any = Group("tp:0", 0, (0, 1), torch.device("cpu"), 1, None, None, None)  # type: ignore[arg-type]
-    return ServedGroup(group, "acme", collectives, departure or Alone(), tracer)
+    return ServedGroup(group, "acme", collectives, departure or Alone(), tracer=tracer)
 
 
 REFUSED = [
@@ -204,3 +204,16 @@ def test_it_is_destroyed_once_also_when_nobody_does() -> None:
     serve(forgotten)
     gc.collect()
     assert forgotten.calls == [("destroy", ())]
+
+
+def test_what_is_kept_elsewhere_is_refused_although_the_communicator_takes_it() -> None:
+    group: Any = Group("tp:0", 0, (0, 1), torch.device("cpu"), 1, None, None, None)  # type: ignore[arg-type]
+    departure: Any = Alone()
+
+    def kept(collective: str, tensor: torch.Tensor) -> str | None:
+        return "it is small" if tensor.numel() < 8 else None
+
+    served = ServedGroup(group, "acme", Recording(), departure, elsewhere=kept)  # type: ignore[arg-type]
+    assert served.refusal("all_reduce", torch.zeros(7)) == "it is small"
+    assert served.refusal("all_reduce", torch.zeros(8)) is None
+    assert served.refusal("all_to_all", torch.zeros(8)) == "acme does not offer all_to_all"

@@ -123,7 +123,7 @@ class Collectives(Protocol):
         """A send that does not hold up what the current stream does next. To be received with ``recv``."""
 
     def batch(self) -> AbstractContextManager[Any]:
-        """Group start and end: what is called within it is issued together at its end."""
+        """Group start and end: what is called within it is issued together at its end, and lives until then."""
 
     def destroy(self) -> None:
         """Frees. No call follows. May wait for this rank's own work, and for no other rank."""

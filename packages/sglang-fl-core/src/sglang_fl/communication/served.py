@@ -29,6 +29,7 @@ class ServedGroup:
         name: the communicator's.
         collectives: this rank's end of it.
         departure: tells the other ranks when this one leaves, and hears it of them.
+        elsewhere: why a call is SGLang's, although the communicator takes it, or None. It is asked first.
         tracer: counts what is served here and what is not, and why. None costs nothing.
 
     Attributes:
@@ -39,7 +40,14 @@ class ServedGroup:
     refusal: Refusal
 
     def __init__(
-        self, group: Group, name: str, collectives: Collectives, departure: Departure, tracer: Tracer | None = None
+        self,
+        group: Group,
+        name: str,
+        collectives: Collectives,
+        departure: Departure,
+        *,
+        elsewhere: Refusal | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.group, self.name = group, name
         self._collectives, self._departure = collectives, departure
@@ -47,7 +55,9 @@ class ServedGroup:
         self._held: list[torch.Tensor] | None = None
         self._leaving = threading.Lock()
         self._left: str | None = None
-        decide = self._refusal if collectives.graph_safe else self._refusal_outside_graphs
+        decide: Refusal = self._refusal if collectives.graph_safe else self._refusal_outside_graphs
+        if elsewhere is not None:
+            decide = _first(elsewhere, decide)
         self.refusal = decide if tracer is None else tracer.collectives(group.name, name, decide)
         # At exit the newest go first: that order is the same in every rank.
         self._close = weakref.finalize(self, departure.close)
@@ -210,6 +220,10 @@ class ServedGroup:
             found=f"the ranks are out of step: {self._left}",
             do="restart the server; SGLANG_FL_DIST_BACKEND chooses another communicator",
         )
+
+
+def _first(one: Refusal, other: Refusal) -> Refusal:
+    return lambda collective, tensor: one(collective, tensor) or other(collective, tensor)
 
 
 def _write_back(flat: torch.Tensor, tensor: torch.Tensor) -> None:

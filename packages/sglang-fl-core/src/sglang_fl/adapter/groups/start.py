@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from sglang_fl.adapter.groups.small_sums import kept_small_sums
 from sglang_fl.communication.agreement import agree
 from sglang_fl.communication.collectives import CommunicatorError, Group
 from sglang_fl.communication.exchange import Departure
@@ -28,11 +29,16 @@ def start_communicator(coordinator: Any, session: Session) -> ServedGroup | None
         return None
     group, store = _group(coordinator, session), coordinator.cpu_group.get_group_store().clone()
     agreed = agree(group, session.communicator, store)
-    _report(coordinator, session, agreed.name, "; ".join(f"{name}: {why}" for name, why in agreed.passed_over))
+    told = [f"{name}: {why}" for name, why in agreed.passed_over]
     if agreed.collectives is None:
+        _report(coordinator, session, agreed.name, "; ".join(told))
         return None
+    kept = kept_small_sums(coordinator, agreed.name, session.communicator.asked)
+    if kept is not None:
+        told.append("small sums stay with SGLang's own kernels")
+    _report(coordinator, session, agreed.name, "; ".join(told))
     departure = Departure(store, group.rank, group.size)
-    return ServedGroup(group, agreed.name, agreed.collectives, departure, session.tracer)
+    return ServedGroup(group, agreed.name, agreed.collectives, departure, elsewhere=kept, tracer=session.tracer)
 
 
 def _left_to_sglang(coordinator: Any) -> str | None:

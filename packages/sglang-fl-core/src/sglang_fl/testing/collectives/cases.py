@@ -158,19 +158,19 @@ def _exchange_in_a_batch(end: End) -> Checks:
     size = end.group.size
     before, behind = (end.me - 1) % size, (end.me + 1) % size
     for dtype in end.dtypes("send"):
-        got = end.empty(1024, dtype)
+        mine, got = end.part(end.me, 1024, dtype), end.empty(1024, dtype)
         with end.made.batch():
-            end.made.send(end.part(end.me, 1024, dtype), behind)
+            end.made.send(mine, behind)
             end.made.recv(got, before)
         yield f"what rank {before} sent at the same time, {dtype}", got, end.part(before, 1024, dtype)
 
 
 def _gathers_in_a_batch(end: End) -> Checks:
     outputs = [end.empty(7 * end.group.size, torch.float32) for _ in range(2)]
-    mine = end.part(end.me, 7, torch.float32)
+    inputs = [end.part(end.me, 7, torch.float32) + plus for plus in range(2)]
     with end.made.batch():
-        for plus, output in enumerate(outputs):
-            end.made.all_gather(output, mine + plus)
+        for output, mine in zip(outputs, inputs, strict=True):
+            end.made.all_gather(output, mine)
     for plus, output in enumerate(outputs):
         yield f"gather {plus} of a batch", output, torch.cat(end.parts(7, torch.float32)) + plus
 

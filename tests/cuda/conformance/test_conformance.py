@@ -1,0 +1,1 @@
+from sglang_fl.testing.suite import *  # noqa: F403
