@@ -71,6 +71,10 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Frees what it holds of the GPU. Nothing can be asked of it any more."""
         self._pipe.close()
         self._process.join(STOP_SECONDS)
         if self._process.is_alive():

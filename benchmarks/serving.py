@@ -1,9 +1,9 @@
 """SGLang alone beside SGLang with the plugin, on one GPU, in turns: what does each way to serve keep of the speed?
 
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
-engines of a group live side by side and answer one after the other, round after round; a figure is the median of the
-rounds' ratios, SGLang alone being 1. With ``--starts`` they are started one at a time, and what each start adds to that
-of SGLang alone is told, in seconds, host memory and device memory: have the kernels compiled by an earlier run.
+engines of a group live side by side and answer one after the other, round after round; the best round counts. With
+``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds, host
+memory and device memory: have the kernels compiled by an earlier run.
 
     python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--no-aten] [--starts] [--logs DIR] [--json FILE]
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +32,8 @@ BOUNDS = {
 }
 
 
-ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 4
-ATEN_ROUNDS = 1
+ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 10
+ATEN_ROUNDS = 3
 
 
 def main() -> None:
@@ -57,11 +57,14 @@ def main() -> None:
 
 
 class Start(NamedTuple):
-    """One start: its seconds, and the MiB that the engine then holds of the host's memory and of the GPU's."""
+    """One start: its time, and what the engine then holds of the host's memory and of the GPU's."""
 
-    s: float
-    host_mib: float
-    device_mib: float
+    time: float
+    host_memory: float
+    device_memory: float
+
+
+_UNITS = {"time": "s", "host_memory": "MiB", "device_memory": "MiB"}
 
 
 class Starts:
@@ -82,11 +85,11 @@ class Starts:
     def report(self, name: str, figures: Figures) -> None:
         """Adds what SGLang alone takes, and what each other variant adds to it."""
         alone = self._took.pop(ALONE.name)
-        for unit, value in alone._asdict().items():
-            figures.add(f"{name}.alone.start.{unit}", value, unit)
+        for what, value in alone._asdict().items():
+            figures.add(f"{name}.alone.start.{what}", value, _UNITS[what])
         for variant, took in self._took.items():
-            for unit, mine, own in zip(Start._fields, took, alone, strict=True):
-                figures.add(f"{name}.{variant}.start_adds.{unit}", mine - own, unit)
+            for what, mine, own in zip(Start._fields, took, alone, strict=True):
+                figures.add(f"{name}.{variant}.start_adds.{what}", mine - own, _UNITS[what])
 
 
 class Group(NamedTuple):
@@ -103,6 +106,11 @@ class Group(NamedTuple):
         """What its figures' names begin with."""
         return f"serving.{self.shape}.{self.mode}"
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(SHAPES[self.shape]["vocab_size"])
+
     def start(self, stack: ExitStack, variants: list[Variant]) -> list[Engine]:
         """Starts engines of the group, which live as long as ``stack``."""
         _tell(f"{self.shape}, {self.mode}: starting {', '.join(variant.name for variant in variants)}")
@@ -115,11 +123,12 @@ class Group(NamedTuple):
 def _measure(group: Group, figures: Figures, *, with_aten: bool) -> None:
     """SGLang alone beside the two orders of ops, and then beside the ATen layer: they do not all fit on the GPU."""
     with ExitStack() as stack:
-        (alone,) = group.start(stack, [ALONE])
-        with ExitStack() as others:
-            engines = [alone, *group.start(others, ORDERS)]
-            _compare(group, engines, ORDERS_ROUNDS, figures)
+        alone, *others = group.start(stack, [ALONE, *ORDERS])
+        bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
+        compare(group.name, [alone, *others], group.vocabulary, ORDERS_ROUNDS, bounds, figures)
         if with_aten:
+            for engine in others:
+                engine.stop()
             _measure_aten(group, alone, figures)
     if group.starts is not None:
         group.starts.report(group.name, figures)
@@ -134,12 +143,7 @@ def _measure_aten(group: Group, alone: Engine, figures: Figures) -> None:
             _tell(str(error))
             figures.add(f"{group.name}.aten.started", 0, "engines")
         else:
-            _compare(group, engines, ATEN_ROUNDS, figures)
-
-
-def _compare(group: Group, engines: Sequence[Engine], rounds: int, figures: Figures) -> None:
-    bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
-    compare(group.name, engines, SHAPES[group.shape]["vocab_size"], rounds, bounds, figures)
+            compare(f"{group.name}.beside_aten", engines, group.vocabulary, ATEN_ROUNDS, {}, figures)
 
 
 def _tell(message: str) -> None:

@@ -26,7 +26,7 @@ FLAGCX = Variant("flagcx", (("SGLANG_FL_DIST_BACKEND", "flagcx"),))
 NCCL = Variant("nccl", (("SGLANG_FL_DIST_BACKEND", "nccl"),), (("disable_custom_all_reduce", True),))
 BOUNDS = {INSTALLED.name: 0.97}
 BOUNDS_OVER_NCCL = {FLAGCX.name: 0.97}
-ROUNDS = 4
+ROUNDS = 10
 
 SAME = Work(requests=16, prompt_tokens=32, new_tokens=64)
 """Whose tokens are compared."""

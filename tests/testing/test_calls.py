@@ -13,7 +13,7 @@ from sglang_fl.ops import CONTRACTS
 from sglang_fl.testing.calls import calls
 from sglang_fl.testing.calls.call import Call
 from sglang_fl.testing.calls.placed import GUARD, Layout, place, same_bits
-from sglang_fl.testing.calls.space import whole_space
+from sglang_fl.testing.calls.space import served_space, whole_space
 from sglang_fl.testing.under_test import DTYPES
 
 CPU = torch.device("cpu")
@@ -91,3 +91,11 @@ def test_a_varied_call_differs_in_numbers_alone() -> None:
         assert not torch.equal(other.inputs[first].tensor, call.inputs[first].tensor)
 
     check()
+
+
+@given(calls("rotary_embedding", served_space(SPACE)))
+def test_a_served_models_rotary_has_heads_of_usual_width_side_by_side_and_keys(call: Call) -> None:
+    arguments = call.on(CPU).arguments
+    for heads in (arguments["query"], arguments["key"]):
+        assert heads.shape[2] in (64, 128)
+        assert heads.is_contiguous()

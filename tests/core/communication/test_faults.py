@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +172,35 @@ def test_a_start_that_fails_once_costs_one_group_its_communicator_and_not_the_ne
     ended: list[Ended] = run_ranks(failing_to_start_once, SIZE, tmp_path, within=30)
 
     assert [rank.answer for rank in ended] == [["gloo; acme: rank 1: RuntimeError: busy", "acme"]] * SIZE
+
+
+def meeting(rank: int, folder: Path, wrong: bool, variables: dict[str, str]) -> str:
+    """Ranks that find each other by a unique id, which comes to rank 1 as another."""
+
+    def create(group: Group) -> TorchCollectives:
+        unique_id = group.share(os.urandom(8) if rank == 0 else b"")[0]
+        name = (unique_id[::-1] if wrong and rank == 1 else unique_id).hex()
+        (folder / f"{name}-{rank}").touch()
+        while len(list(folder.glob(f"{name}-*"))) < SIZE:
+            time.sleep(0.05)
+        return TorchCollectives(group)
+
+    return settle(create, lambda: True, variables)
+
+
+def test_ranks_with_one_unique_id_meet(tmp_path: Path) -> None:
+    ended = run_ranks(meeting, SIZE, tmp_path, tmp_path, False, {}, within=30)
+
+    assert [rank.answer for rank in ended] == ["acme"] * SIZE
+
+
+def test_a_wrong_unique_id_on_one_rank_leaves_all_with_sglangs_own_within_the_time_limit(tmp_path: Path) -> None:
+    ended = run_ranks(meeting, SIZE, tmp_path, tmp_path, True, {}, within=2 * LIMIT + 20)
+
+    assert {rank.answer for rank in ended} == {"gloo; acme: every rank: its create has not returned within 3 s"}
+
+
+def test_a_wrong_unique_id_on_one_rank_stops_all_when_strict(tmp_path: Path) -> None:
+    for rank in run_ranks(meeting, SIZE, tmp_path, tmp_path, True, STRICT, within=2 * LIMIT + 20):
+        assert rank.status == 1
+        assert "CommunicatorError: group tp:0" in rank.log

@@ -5,6 +5,7 @@ Every run of pytest in an environment with core loads it, so at first it imports
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=20,
         metavar="N",
         help="how many calls of an op are drawn for each test (default: 20)",
+    )
+    group.addoption(
+        "--sglang-fl-serve",
+        type=shlex.split,
+        default=[],
+        metavar="ARGUMENTS",
+        help="SGLang's arguments for every server that is started, as one text: what this machine needs",
     )
     group.addoption(
         "--sglang-fl-matrix",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
@@ -65,6 +65,12 @@ def whole_space(dtypes: tuple[torch.dtype, ...], device: torch.device) -> Space:
         leads=st.tuples(row) | st.tuples(few, few) | st.just(()),
         widths=st.sampled_from(_REALISTIC_WIDTHS) | st.integers(1, width),
     )
+
+
+def served_space(space: Space) -> Space:
+    """Of ``space``, what the layers of served models call: rows side by side, heads of usual widths, with a key."""
+    widths = st.sampled_from(_REALISTIC_WIDTHS[1:])
+    return replace(space, widths=widths, layouts=(Layout.CONTIGUOUS,), partial=False, key=True, interleaved=False)
 
 
 def either(choice: bool | None) -> st.SearchStrategy[bool]:

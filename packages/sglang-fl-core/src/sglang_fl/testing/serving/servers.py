@@ -102,11 +102,18 @@ class Served:
 
 
 class Servers:
-    """Starts the subject's servers when they are first asked for, and stops them all in the end."""
+    """Starts the subject's servers when they are first asked for, and stops them all in the end.
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    Args:
+        subject: who is tested.
+        folder: where their models, logs and traces go.
+        extra: SGLang's arguments for all of them. What a test asks for goes before.
+    """
+
+    def __init__(self, subject: Subject, folder: Path, extra: Sequence[str]) -> None:
         self._subject = subject
         self._folder = folder
+        self._extra = tuple(extra)
         self._running: dict[tuple[Kind, str], Served] = {}
         self._stack = ExitStack()
 
@@ -129,7 +136,8 @@ class Servers:
         folder = Path(tempfile.mkdtemp(dir=self._folder))  # a start that failed leaves its own, with its log
         model = make_model(folder / "model")
         environ = clean_environment(self._variables(kind, folder / "trace"))
-        server = self._stack.enter_context(serving(_arguments(kind, model, dtype), folder / "server.log", environ))
+        arguments = [*self._extra, *_arguments(kind, model, dtype)]  # of an argument that comes twice, the last counts
+        server = self._stack.enter_context(serving(arguments, folder / "server.log", environ))
         return Served(self._subject.name, server, model, dtype, folder / "trace")
 
     def _settled(self, kind: Kind) -> Kind:

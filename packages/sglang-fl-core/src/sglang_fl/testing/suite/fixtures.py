@@ -72,9 +72,12 @@ norm = rotary = op
 
 
 @pytest.fixture(scope="module")
-def servers(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(
+    request: pytest.FixtureRequest, subject: Subject, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
     """Servers, started when they are first needed."""
-    started = Servers(subject, tmp_path_factory.mktemp("servers"))
+    folder = tmp_path_factory.mktemp("servers")
+    started = Servers(subject, folder, request.config.getoption("sglang_fl_serve"))
     yield started
     started.stop()
 

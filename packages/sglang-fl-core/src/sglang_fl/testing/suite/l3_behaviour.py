@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sglang_fl.testing.calls.call import Call
+from sglang_fl.testing.calls.space import served_space
 from sglang_fl.testing.checks import require_values, same_results
 from sglang_fl.testing.host import HostSync, no_host_sync, what_is_seen
 from sglang_fl.testing.under_test import OpUnderTest, Outcome
@@ -111,7 +112,7 @@ def test_the_host_never_waits_for_the_device(op: OpUnderTest) -> None:
 
 @pytest.mark.L3
 def test_accepts_takes_some_calls(op: OpUnderTest) -> None:
-    """An implementation that refuses every ordinary call serves nobody."""
+    """An implementation that refuses every call of a served model serves nobody."""
     if op.accepts is None:
         pytest.skip("the record has no accepts: it takes every call")
     taken = 0
@@ -120,8 +121,8 @@ def test_accepts_takes_some_calls(op: OpUnderTest) -> None:
         nonlocal taken
         taken += op.run(call) is not None
 
-    op.examine(op.space, check)
+    op.examine(served_space(op.space), check)
     if not taken:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in op.tally.refusals.most_common(3))
         do = f"accept more, or declare no {op.op} and close it in requirements.py"
-        raise op.failure(f"ordinary calls of {op.op}", f"every one refused: {reasons}", do)
+        raise op.failure(f"what served models call {op.op} with", f"every one refused: {reasons}", do)
