@@ -4,9 +4,12 @@ import pytest
 
 from sglang_fl import SglangFlError
 from sglang_fl.errors import SettingsError
+from sglang_fl_flaggems import doctor
+from sglang_fl_flaggems.aten import layer
 from sglang_fl_flaggems.aten.settings import SETTINGS, refuse_what_is_in_vain, suspended
 
 from .conftest import Given
+from .wheel import search_path
 
 ON = {"USE_FLAGGEMS": "1"}
 RECORDED = ON | {"SGLANG_FLAGGEMS_RECORD": "1"}
@@ -76,3 +79,25 @@ def test_what_has_an_effect_or_is_nobodys_wish_passes(
     settings = given(variables, defaults=defaults)
     refuse_what_is_in_vain(settings)
     assert list(suspended(settings)) == []
+
+
+def test_doctor_finds_what_is_set_in_vain(given: Given) -> None:
+    (line,) = doctor.aten_settings(given({"SGLANG_FL_FLAGOS_WHITELIST": "add"}))
+    assert line.ok is False
+    assert "use_flaggems is off" in line.found
+    assert line.remedy == "set USE_FLAGGEMS=1, or leave flagos_whitelist out"
+
+
+def test_doctor_finds_a_name_of_no_op(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer, "installed_package", lambda: search_path() / "flag_gems")
+    (line,) = doctor.aten_settings(given(ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensr"}))
+    assert line.ok is False
+    assert "'add.Tensor'" in f"{line.found} {line.remedy}"
+
+
+@pytest.mark.parametrize("variables", [{}, ON, ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensor"}])
+def test_doctor_has_nothing_to_say_of_settings_that_mean_something(
+    given: Given, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer, "installed_package", lambda: search_path() / "flag_gems")
+    assert list(doctor.aten_settings(given(variables))) == []

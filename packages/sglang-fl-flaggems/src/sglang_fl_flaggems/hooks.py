@@ -44,7 +44,8 @@ def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> list[AtenOp]:
 
 
 @hookimpl
-def sglang_fl_diagnose() -> Iterator[Diagnosis]:
-    """FlagGems, and what its numpy breaks."""
+def sglang_fl_diagnose(settings: Settings) -> Iterator[Diagnosis]:
+    """FlagGems, what its numpy breaks, and what the settings ask of the ATen layer in vain."""
     yield from doctor.flag_gems()
     yield from doctor.numpy()
+    yield from doctor.aten_settings(settings)

@@ -56,11 +56,21 @@ def _wrap(settings: Settings) -> Wrap | None:
     return recorder(settings.of_backends["flaggems_log_path"], once=settings.of_backends["flaggems_log_once"])
 
 
+def check(settings: Settings) -> None:
+    """Raises SglangFlError for settings that no platform makes sense of; nothing is imported or replaced."""
+    refuse_what_is_in_vain(settings)
+    _planned(settings)
+
+
 def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]:
     refuse_what_is_in_vain(settings)
     answer = availability.flag_gems(platform.device_type) if settings.of_backends["use_flaggems"] else True
     if answer is not True:
         raise _impossible(str(answer), settings)
+    return _planned(settings)
+
+
+def _planned(settings: Settings) -> tuple[Table, list[AtenOp]]:
     package = installed_package()
     table = {} if package is None else read_table(package)
     return table, plan(table, settings, has_op)

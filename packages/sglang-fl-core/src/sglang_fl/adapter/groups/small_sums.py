@@ -12,7 +12,7 @@ from sglang_fl.tracing import Refusal
 def kept_small_sums(coordinator: Any, name: str, asked: str | None) -> Refusal | None:
     """Why SGLang takes a sum itself; None where it takes none, or where the user asked for communicator ``name``.
 
-    Between the GPUs of one host SGLang adds small tensors by kernels of its own: 8 KB take them 4 us on two H200s, and
+    Between the GPUs of one host SGLang adds small tensors by kernels of its own: 16 KB take them 2 us on two H200s, and
     NCCL, which other libraries stand on, 11 us (``benchmarks/results``). It decides by what is the same in every rank.
     """
     kernels = getattr(coordinator, "ca_comm", None)
