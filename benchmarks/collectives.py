@@ -41,7 +41,7 @@ SERVED_ADDS_US = 5.0
 """What the way from a coordinator to its communicator may cost the host."""
 
 GRAPHED = 20
-"""Calls in a graph: as in a layer after the other, each waits for the one before."""
+"""Calls in a graph, one after the other, as the layers of a model make them."""
 
 Run = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 """``(output, input) -> the result``, None where it is ``output``; of an all_reduce both are one tensor."""

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import ast
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from sglang_fl.adapter.groups.small_sums import kept_small_sums
+from sglang_fl.communication.collectives import CommunicatorError, Group
+from sglang_fl.tracing import Refusal
 from tests.adapter.releases.sources import Sources
 from tests.adapter.releases.wheels import RELEASES, source_folder
 
@@ -20,14 +24,32 @@ def kernels(disabled: bool = False) -> Any:
     return SimpleNamespace(disabled=disabled, should_custom_ar=lambda tensor: tensor.nbytes <= 1024)
 
 
-def coordinator(own: Any) -> Any:
-    return SimpleNamespace(ca_comm=own)
+def kept(*own: Any) -> list[Refusal | None]:
+    """What each rank keeps, of a group whose ranks have these kernels."""
+    store = HashStore()
+
+    def of_rank(rank: int) -> Refusal | None:
+        return kept_small_sums(SimpleNamespace(ca_comm=own[rank]), group(rank, len(own)), "acme", store)
+
+    with ThreadPoolExecutor(len(own)) as pool:
+        return list(pool.map(of_rank, range(len(own))))
+
+
+def group(rank: int, size: int, timeout: float = 10) -> Group:
+    nothing: Any = None
+    return Group("tp:0", rank, tuple(range(size)), torch.device("cpu"), timeout, nothing, nothing, nothing)
+
+
+def of_one(own: Any) -> Refusal:
+    (keeps,) = kept(own)
+    assert keeps is not None
+    return keeps
 
 
 def test_a_sum_that_sglang_has_a_kernel_for_stays_and_the_reason_says_how_to_change_that() -> None:
-    kept = kept_small_sums(coordinator(kernels()), "acme", None)
-    assert kept is not None
-    assert "SGLANG_FL_DIST_BACKEND=acme" in (kept("all_reduce", torch.empty(256, device=ON_A_GPU)) or "")
+    for keeps in kept(kernels(), kernels()):
+        assert keeps is not None
+        assert "SGLANG_FL_DIST_BACKEND=acme" in (keeps("all_reduce", torch.empty(256, device=ON_A_GPU)) or "")
 
 
 @pytest.mark.parametrize(
@@ -36,22 +58,24 @@ def test_a_sum_that_sglang_has_a_kernel_for_stays_and_the_reason_says_how_to_cha
     ids=["large", "no sum", "on the CPU"],
 )
 def test_everything_else_is_the_communicators(collective: str, elements: int, device: str) -> None:
-    kept = kept_small_sums(coordinator(kernels()), "acme", None)
-    assert kept is not None
-    assert kept(collective, torch.empty(elements, device=device)) is None
+    assert of_one(kernels())(collective, torch.empty(elements, device=device)) is None
 
 
 def test_kernels_that_are_switched_off_for_a_while_keep_nothing_meanwhile() -> None:
     own = kernels()
-    kept = kept_small_sums(coordinator(own), "acme", None)
-    assert kept is not None
+    keeps = of_one(own)
     own.disabled = True
-    assert kept("all_reduce", torch.empty(1, device=ON_A_GPU)) is None
+    assert keeps("all_reduce", torch.empty(1, device=ON_A_GPU)) is None
 
 
-@pytest.mark.parametrize(("own", "asked"), [(None, None), (kernels(), "acme")], ids=["no kernels", "asked for"])
-def test_a_communicator_serves_every_sum_where_it_is_asked_for_or_sglang_has_no_kernels(own: Any, asked: Any) -> None:
-    assert kept_small_sums(coordinator(own), "acme", asked) is None
+@pytest.mark.parametrize("lacking", [None, kernels(disabled=True)], ids=["none", "disabled"])
+def test_where_one_rank_has_no_kernels_no_rank_keeps_anything(lacking: Any) -> None:
+    assert kept(kernels(), lacking, kernels()) == [None, None, None]
+
+
+def test_a_rank_that_does_not_say_is_named() -> None:
+    with pytest.raises(CommunicatorError, match=r"no answer from rank 1 within 0\.1 s"):
+        kept_small_sums(SimpleNamespace(ca_comm=kernels()), group(0, 2, timeout=0.1), "acme", HashStore())
 
 
 @pytest.mark.parametrize("release", RELEASES)

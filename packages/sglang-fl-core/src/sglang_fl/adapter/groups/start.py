@@ -33,7 +33,12 @@ def start_communicator(coordinator: Any, session: Session) -> ServedGroup | None
     if agreed.collectives is None:
         _report(coordinator, session, agreed.name, "; ".join(told))
         return None
-    kept = kept_small_sums(coordinator, agreed.name, session.communicator.asked)
+    is_asked_for = agreed.name == session.communicator.asked
+    try:
+        kept = None if is_asked_for else kept_small_sums(coordinator, group, agreed.name, store)
+    except CommunicatorError:
+        agreed.collectives.abort()
+        raise
     if kept is not None:
         told.append("small sums stay with SGLang's own kernels")
     _report(coordinator, session, agreed.name, "; ".join(told))
