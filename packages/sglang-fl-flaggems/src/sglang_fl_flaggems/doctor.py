@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sglang_fl.errors import SglangFlError
+from sglang_fl import SglangFlError
 from sglang_fl.records import Diagnosis
 from sglang_fl_flaggems.availability import TRITON_BEFORE, broken_by_triton, missing_of_flag_gems
 
