@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from sglang_fl.errors import SglangFlError
+from sglang_fl.testing.processes import find_command, free_port, running
 
 READY_SECONDS = 600
-STOP_SECONDS = 20
 LOG_LINES = 40
 
 
@@ -68,44 +64,25 @@ def serve(
     Raises:
         ServerError: the server ended before it was ready, or took longer than ``READY_SECONDS``.
     """
-    port = _free_port()
+    port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    # A session of its own: its processes can be stopped together, and Ctrl-C reaches them only through this one.
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [_console_script(), "serve", *arguments, *address],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        )
-    server = Server(f"http://127.0.0.1:{port}", log)
-    try:
-        _wait_until_ready(server, process, progress)
-        yield server
-    except BaseException:
-        print(f"The end of {log}:", *server.log_lines()[-LOG_LINES:], sep="\n", file=sys.stderr)
-        raise
-    finally:
-        _stop(process)
+    with running([_console_script(), "serve", *arguments, *address], log, env) as process:
+        server = Server(f"http://127.0.0.1:{port}", log)
+        try:
+            _wait_until_ready(server, process, progress)
+            yield server
+        except BaseException:
+            print(f"The end of {log}:", *server.log_lines()[-LOG_LINES:], sep="\n", file=sys.stderr)
+            raise
 
 
 def _console_script() -> str:
-    """The ``sglang`` command of this environment, or else of the PATH."""
-    here = str(Path(sys.executable).parent)
-    found = shutil.which("sglang", path=os.pathsep.join([here, os.environ.get("PATH", os.defpath)]))
+    found = find_command("sglang")
     if found is None:
         raise SglangFlError(
             "examples.server", asked="the command sglang", found="none", do="install SGLang: pip install sglang"
         )
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:
@@ -138,15 +115,3 @@ def _not_ready(server: Server, found: str) -> ServerError:
     return ServerError(
         "examples.server", asked=f"a server at {server.url}", found=found, do=f"mend what its log tells: {server.log}"
     )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Lets the server end its children and itself, and after ``STOP_SECONDS`` ends all that is left by force."""
-    try:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-    finally:
-        with suppress(ProcessLookupError):  # none is left
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

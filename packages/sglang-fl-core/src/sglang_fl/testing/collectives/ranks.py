@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from sglang_fl.testing.configuration import clean_environment
+from sglang_fl.testing.processes import free_port
 from sglang_fl.testing.subject import Subject
 
 SIZE = 2
@@ -52,7 +52,7 @@ def run_ranks(subject: Subject, folder: Path) -> Ranks:
     job = json.dumps(
         {
             "folder": str(folder),
-            "port": _free_port(),
+            "port": free_port(),
             "size": SIZE,
             "plugin": subject.requirements.plugin,
             "platform": subject.platform.name,
@@ -81,9 +81,3 @@ def _start(job: str, rank: int, log: Path) -> subprocess.Popen[bytes]:
 def _read(path: Path) -> dict[str, str]:
     lines = path.read_text().splitlines() if path.exists() else []
     return dict(json.loads(line) for line in lines)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

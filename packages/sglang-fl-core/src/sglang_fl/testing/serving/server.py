@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sglang_fl.testing.processes import find_command, free_port, running
+
 _READY_SECONDS = 600
-_STOP_SECONDS = 20
 _LOG_LINES = 60
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy of the user's
 
@@ -92,23 +88,13 @@ def serving(arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> 
 
     Raises ServerFailure when it ends before it is ready, or takes too long.
     """
-    port = _free_port()
+    port, command = free_port(), find_command("sglang")
+    assert command is not None, "SGLang is installed, but its command `sglang` is not on the PATH"
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [_command(), "serve", *arguments, *address],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=dict(environ),
-            start_new_session=True,  # so that its processes can be stopped together
-        )
-    server = Server(f"http://127.0.0.1:{port}", log)
-    try:
+    with running([command, "serve", *arguments, *address], log, environ) as process:
+        server = Server(f"http://127.0.0.1:{port}", log)
         _wait_until_ready(server, process)
         yield server
-    finally:
-        _stop(process)
 
 
 def _answer(told: Any) -> Answer:
@@ -121,14 +107,6 @@ def _answer(told: Any) -> Answer:
     )
 
 
-def _command() -> str:
-    """The ``sglang`` command of this environment, or else of the PATH."""
-    here = str(Path(sys.executable).parent)
-    found = shutil.which("sglang", path=os.pathsep.join([here, os.environ.get("PATH", os.defpath)]))
-    assert found is not None, "SGLang is installed, but its command `sglang` is not on the PATH"
-    return found
-
-
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while not server.is_ready():
@@ -137,20 +115,3 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
         if time.monotonic() > deadline:
             raise server.failure(f"was not ready after {_READY_SECONDS} s")
         time.sleep(0.5)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
-    finally:
-        with suppress(ProcessLookupError):  # none is left
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
