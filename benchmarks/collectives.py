@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import statistics
 import sys
 import time
@@ -25,17 +24,20 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from benchmarks.figures import Figures, parser
+from benchmarks.figures import Figures, parser, some_of
 from sglang_fl.communication.agreement import agree
 from sglang_fl.communication.collectives import CommunicatorError, Group
 from sglang_fl.communication.exchange import Departure
 from sglang_fl.communication.selection import select_communicator
 from sglang_fl.communication.served import ServedGroup
 from sglang_fl.session import Session
+from sglang_fl.testing.processes import free_port
 
 SIZES = [1024 * 4**power for power in range(10)]  # 1 KB to 256 MB
 ROUNDS, SECONDS = 7, 0.02
 """Rounds per size, and how long one is to last, as far as a whole number of calls allows."""
+
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 
 SERVED_ADDS_US = 5.0
 """What the way from a coordinator to its communicator may cost the host."""
@@ -68,13 +70,12 @@ def main() -> None:
     """Starts the ranks, and prints what the first of them tells."""
     options = parser(__doc__)
     options.add_argument("--ranks", type=int, default=2)
-    options.add_argument("--collectives", default="all_reduce", help="of all_reduce, all_gather, reduce_scatter")
+    options.add_argument("--collectives", type=some_of(*COLLECTIVES), default=["all_reduce"], metavar="C,...")
     options.add_argument("--largest", type=int, default=SIZES[-1], help="the largest size, in bytes")
     args = options.parse_args()
-    collectives = args.collectives.split(",")
     figures = Figures()
     figures.add("collectives.served_adds", served_adds(), "us", at_most=SERVED_ADDS_US)
-    for name, value, unit in _ranks(args.ranks, (collectives, [size for size in SIZES if size <= args.largest])):
+    for name, value, unit in _ranks(args.ranks, (args.collectives, [size for size in SIZES if size <= args.largest])):
         figures.add(name, value, unit)
     figures.finish(args.json)
 
@@ -111,9 +112,7 @@ def _ranks(count: int, work: tuple[list[str], list[int]]) -> Iterator[tuple[str,
     """The figures that rank 0 measures, as they come. Ends this process when a rank fails."""
     context = multiprocessing.get_context("spawn")
     told = context.SimpleQueue()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    address = f"tcp://127.0.0.1:{free_port()}"
     ranks = [context.Process(target=_rank, args=(rank, count, address, work, told)) for rank in range(count)]
     for process in ranks:
         process.start()

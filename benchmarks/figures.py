@@ -15,6 +15,7 @@ import json
 import platform
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -82,6 +83,20 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     return result
+
+
+def some_of(*names: object) -> Callable[[str], list[str]]:
+    """An argument's type: ``names`` with commas between, and no others."""
+    allowed = [str(name) for name in names]
+
+    def read(text: str) -> list[str]:
+        asked = text.split(",")
+        unknown = [name for name in asked if name not in allowed]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no such: {', '.join(unknown)}; there are {', '.join(allowed)}")
+        return asked
+
+    return read
 
 
 def _judge(value: float, at_most: float | None, at_least: float | None, equals: float | None) -> tuple[str, bool]:

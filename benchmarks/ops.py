@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from benchmarks.device_timing import eager_us, graph_us
-from benchmarks.figures import Figures, parser
-from benchmarks.op_cases import Case, cases
+from benchmarks.figures import Figures, parser, some_of
+from benchmarks.op_cases import HIDDEN, TOKENS, Case, cases
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.session import session
 
@@ -72,16 +72,14 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    result = parser(__doc__ or "")
+    result, works = parser(__doc__ or ""), dict.fromkeys(case.work for case in cases())
     result.add_argument("--rows", type=Path, metavar="FILE", help="write every row to FILE as CSV")
-    result.add_argument("--works", type=_words, metavar="W,...", help="only these, e.g. silu_and_mul,rms_norm.residual")
-    result.add_argument("--hidden", type=_words, metavar="N,...", help="only these hidden sizes")
-    result.add_argument("--tokens", type=_words, metavar="N,...", help="only these numbers of tokens")
+    result.add_argument(
+        "--works", type=some_of(*works), metavar="W,...", help="only these, e.g. silu_and_mul,rms_norm.residual"
+    )
+    result.add_argument("--hidden", type=some_of(*HIDDEN), metavar="N,...", help="only these hidden sizes")
+    result.add_argument("--tokens", type=some_of(*TOKENS), metavar="N,...", help="only these numbers of tokens")
     return result.parse_args()
-
-
-def _words(text: str) -> list[str]:
-    return text.split(",")
 
 
 def _is_wanted(case: Case, args: argparse.Namespace) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Variant, start_all
-from benchmarks.figures import Figures, parser
+from benchmarks.figures import Figures, parser, some_of
 from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
 
 MODES: Mapping[str, Mapping[str, Any]] = {"graphs": {}, "eager": {"disable_cuda_graph": True}}
@@ -39,17 +39,17 @@ ATEN_ROUNDS = 3
 def main() -> None:
     """Measures every shape and mode asked for, and exits 1 when a bound was missed."""
     options = parser(__doc__ or "")
-    options.add_argument("--shapes", default=",".join(SHAPES), metavar="S,...", help="only these shapes")
-    options.add_argument("--modes", default=",".join(MODES), metavar="M,...", help="only these modes")
+    options.add_argument("--shapes", type=some_of(*SHAPES), default=list(SHAPES), metavar="S,...", help="only these")
+    options.add_argument("--modes", type=some_of(*MODES), default=list(MODES), metavar="M,...", help="only these")
     options.add_argument("--no-aten", action="store_true", help="leave FlagGems' ATen layer out")
     options.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="sglang-fl-serving-") as scratch:
-        for shape in args.shapes.split(","):
+        for shape in args.shapes:
             folder = model(shape, Path(scratch, shape))
-            for mode in args.modes.split(","):
+            for mode in args.modes:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
                 group = Group(shape, mode, folder, logs, Starts() if args.starts else None)
                 _measure(group, figures, with_aten=not args.no_aten)

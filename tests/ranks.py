@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed
+
+from sglang_fl.testing.processes import free_port
 
 HANGS = timedelta(seconds=90)
 """How long gloo waits where nobody tells it otherwise: longer than any test may take."""
@@ -51,7 +52,7 @@ def run_ranks(
     """
     context = _context(preload)
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     ranks = [
         context.Process(target=_run, args=(rank, size, port, folder, function, arguments), name=f"rank {rank}")
         for rank in range(size)
@@ -119,9 +120,3 @@ def _ended(folder: Path, rank: int, status: int | None) -> Ended:
     with suppress(FileNotFoundError):
         answer = pickle.loads((folder / f"{rank}.answer").read_bytes())
     return Ended(answer, status, (folder / f"{rank}.log").read_text(errors="replace"))
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

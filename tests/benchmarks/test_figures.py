@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.figures import Figures, parser
+from benchmarks.figures import Figures, parser, some_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -76,3 +77,10 @@ def test_the_json_file_tells_what_was_measured_on_what(tmp_path: Path) -> None:
     assert report["figures"] == [{"name": "call", "value": 0.25, "unit": "us", "bound": "<=0.2", "ok": False}]
     assert set(report["versions"]) == {"python", "torch", "sglang", "sglang-fl-core"}
     assert all(report[key] for key in ("date", "command", "device", "cpu"))
+
+
+def test_an_argument_takes_the_names_that_there_are_and_tells_them_for_any_other() -> None:
+    read = some_of("graphs", "eager", 16384)
+    assert read("eager,16384") == ["eager", "16384"]
+    with pytest.raises(argparse.ArgumentTypeError, match="no such: egaer; there are graphs, eager, 16384"):
+        read("graphs,egaer")
