@@ -28,14 +28,14 @@ class Plan(NamedTuple):
     blocks: int
 
 
-def config(n: int, itemsize: int, tokens: int) -> Tile:
-    """The tile for ``tokens`` rows of ``n`` results of ``itemsize`` bytes, as measured on an H100."""
+def config(n: int, tokens: int) -> Tile:
+    """The tile for ``tokens`` rows of ``n`` results, as measured on an H100."""
     if tokens < MANY:  # as many programs and warps as can load at once
         block = min(power_of_2(n), 1024)
-        return Tile(1, block, max(block // 256, 1))
+        return Tile(1, block, max(block // 128, 1))
     block = min(power_of_2(n), 4096)
     rows = max(2048 // block, 1)
-    return Tile(rows, block, max(rows * block // 512, 1))
+    return Tile(rows, block, rows * block // 256)
 
 
 def _activation(act: str) -> Callable[[Any, torch.Tensor], torch.Tensor]:
@@ -86,7 +86,7 @@ def _first(known: dict[Hashable, Plan], key: Hashable, given: torch.Tensor, act:
     y = x.new_empty(tokens, n)
     if not y.numel():
         return y
-    rows, block, warps = config(n, x.element_size(), tokens)
+    rows, block, warps = config(n, tokens)
     blocks = -(-n // block)
     constants = (act, n, x.stride()[0], rows, block)
     relaunch = _act_and_mul((-(-tokens // rows), blocks), (y, x), (tokens,), constants, warps)

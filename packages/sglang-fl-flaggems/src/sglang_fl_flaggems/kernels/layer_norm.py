@@ -56,7 +56,7 @@ def _first(
     if not x.numel():
         return y
     tokens, n = x.shape
-    rows, block, warps = config(n, x.element_size(), tokens)
+    rows, block, warps = config(n, tokens)
     constants = (n, x.stride()[0], rows, block)
     relaunch = _layer_norm((-(-tokens // rows), 1), (y, x, weight, bias), (tokens, epsilon), constants, warps)
     if relaunch is not None and x is given_x and weight is given_weight and bias is given_bias:

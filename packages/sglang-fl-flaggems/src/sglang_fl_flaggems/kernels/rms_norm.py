@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from sglang_fl_flaggems.kernels.launch import MANY, VECTOR, Kernel, Relaunch, Tile, power_of_2
+from sglang_fl_flaggems.kernels.launch import MANY, VECTOR, Kernel, Relaunch, Tile, device_function, power_of_2
 from sglang_fl_flaggems.kernels.rows import dense, form, in_shape, parameter, vector, writable
 
 Known = dict[Hashable, tuple[Relaunch, int]]
@@ -18,13 +18,14 @@ _WIDEST = 32768
 """A wider row does not fit in one program's registers: it is read twice."""
 
 
-def config(n: int, itemsize: int, tokens: int) -> Tile:
-    """The tile for ``tokens`` rows of ``n`` elements of ``itemsize`` bytes, as measured on an H100."""
+def config(n: int, tokens: int, *, has_residual: bool = False) -> Tile:
+    """The tile for ``tokens`` rows of ``n`` elements, as measured on an H100."""
     block = min(power_of_2(n), _WIDEST)
-    if tokens < MANY:  # as many warps as can load at once
-        return Tile(1, block, min(max(block // 256, 1), 16))
+    if tokens < MANY:  # as many warps as can load at once, but one alone needs not wait for others
+        return Tile(1, block, 1 if block <= 1024 else min(block // 256, 16))
     rows = max(2048 // block, 1)
-    return Tile(rows, block, min(max(rows * block // 512, 1), 16))
+    warps = {1024: 1, 4096: 4 if has_residual else 8}.get(block, min(rows * block // 512, 16))
+    return Tile(rows, block, warps)
 
 
 def _norm(offset: float) -> Callable[..., Any]:
@@ -127,7 +128,7 @@ def _launch(
     if not x.numel():
         return None
     tokens, n = x.shape
-    rows, block, warps = config(n, x.element_size(), tokens)
+    rows, block, warps = config(n, tokens, has_residual=residual is not None)
     strides = (y.stride()[0], x.stride()[0], 0 if residual is None else residual.stride()[0])
     constants = (offset, n, *strides, rows, block)
     relaunch = _rms_norm((-(-tokens // rows), 1), (y, x, residual, weight), (tokens, epsilon), constants, warps)
@@ -150,24 +151,44 @@ def _rms_norm(  # noqa: PLR0913, PLR0917 - a kernel has no other way to be given
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    # A loop of one turn, which is most, is none: what is read in both is then read once.
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    squares = tl.zeros([ROWS, BLOCK], tl.float32)
-    for start in range(0, N, BLOCK):
-        col = start + tl.arange(0, BLOCK)[None, :]
+    if N <= BLOCK:
+        col = tl.arange(0, BLOCK)[None, :]
         kept = (row < tokens) & (col < N)
-        total = tl.load(x + row * X_ROW + col, kept, 0.0).to(tl.float32)
-        if residual is not None:
-            total += tl.load(residual + row * R_ROW + col, kept, 0.0).to(tl.float32)
-        squares += total * total
-    scale = tl.rsqrt(tl.sum(squares, 1) / N + epsilon)[:, None]
-    for start in range(0, N, BLOCK):
-        col = start + tl.arange(0, BLOCK)[None, :]
-        kept = (row < tokens) & (col < N)
-        total = tl.load(x + row * X_ROW + col, kept, 0.0).to(tl.float32)
-        if residual is not None:
-            total += tl.load(residual + row * R_ROW + col, kept, 0.0).to(tl.float32)
+        total = _sum(x, residual, row, col, kept, X_ROW, R_ROW)
+        if residual is not None:  # before the row is summed up, which no store needs to wait for
+            tl.store(residual + row * R_ROW + col, total.to(residual.dtype.element_ty), kept)
+        scale = tl.rsqrt(tl.sum(total * total, 1) / N + epsilon)[:, None]
         factor = tl.load(weight + col, col < N, 0.0).to(tl.float32) + OFFSET
         tl.store(y + row * Y_ROW + col, (total * scale * factor).to(y.dtype.element_ty), kept)
-        if residual is not None:
-            tl.store(residual + row * R_ROW + col, total.to(residual.dtype.element_ty), kept)
+    else:
+        squares = tl.zeros([ROWS, BLOCK], tl.float32)
+        for start in range(0, N, BLOCK):
+            col = start + tl.arange(0, BLOCK)[None, :]
+            total = _sum(x, residual, row, col, (row < tokens) & (col < N), X_ROW, R_ROW)
+            squares += total * total
+        scale = tl.rsqrt(tl.sum(squares, 1) / N + epsilon)[:, None]
+        for start in range(0, N, BLOCK):
+            col = start + tl.arange(0, BLOCK)[None, :]
+            kept = (row < tokens) & (col < N)
+            total = _sum(x, residual, row, col, kept, X_ROW, R_ROW)
+            factor = tl.load(weight + col, col < N, 0.0).to(tl.float32) + OFFSET
+            tl.store(y + row * Y_ROW + col, (total * scale * factor).to(y.dtype.element_ty), kept)
+            if residual is not None:
+                tl.store(residual + row * R_ROW + col, total.to(residual.dtype.element_ty), kept)
+
+
+@device_function
+def _sum(
+    x: tl.tensor,
+    residual: tl.tensor,
+    row: tl.tensor,
+    col: tl.tensor,
+    kept: tl.tensor,
+    X_ROW: tl.constexpr,
+    R_ROW: tl.constexpr,
+) -> tl.tensor:
+    total = tl.load(x + row * X_ROW + col, kept, 0.0).to(tl.float32)
+    if residual is not None:
+        total += tl.load(residual + row * R_ROW + col, kept, 0.0).to(tl.float32)
+    return total

@@ -35,7 +35,7 @@ def config(queries: int, keys: int, half: int, many: bool) -> HeadTile:
     block = power_of_2(half)
     groups = -(-max(queries, keys) * block // (8192 if many else 512))
     q, k = (power_of_2(-(-max(heads, 1) // groups)) for heads in (queries, keys))
-    return HeadTile(q, k, groups, min(max(q * block // (512 if many else 128), 1), 8))
+    return HeadTile(q, k, groups, min(max(q * block // (512 if many else 64), 1), 8))
 
 
 def rotary_embedding(
