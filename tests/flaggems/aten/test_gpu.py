@@ -14,7 +14,7 @@ from .workers import run
 pytestmark = pytest.mark.gpu
 
 ON = {"USE_FLAGGEMS": "1", "SGLANG_FLAGGEMS_RECORD": "1"}
-CALLED = {"add.Tensor", "add_.Tensor", "mul.Tensor", "mm", "_softmax", "cat", "sum.dim_IntList", "embedding"}
+CALLED = {"add.Tensor", "add_.Tensor", "mm", "_softmax", "cat", "sum.dim_IntList", "embedding"}
 
 
 @pytest.fixture(autouse=True)
@@ -36,14 +36,15 @@ def test_replaced_ops_go_to_flaggems_and_are_right(tmp_path: Path) -> None:
     assert outcome["error"] is None
     assert len(outcome["replaced"]) > 400
     assert called >= CALLED
+    assert "mul.Tensor" not in called  # FlagGems gets it wrong
     assert max(outcome["errors"].values()) < 2e-3  # mm may use TF32
 
 
 def test_what_is_blacklisted_stays_with_pytorch(tmp_path: Path) -> None:
-    outcome, called = on_gpu(tmp_path / "aten.txt", SGLANG_FL_FLAGOS_BLACKLIST="mul.Tensor,aten::mm,add_")
+    outcome, called = on_gpu(tmp_path / "aten.txt", SGLANG_FL_FLAGOS_BLACKLIST="cat,aten::mm,add_")
     assert outcome["error"] is None
-    assert {"mul.Tensor", "mm", "mm.out", "add_.Tensor"}.isdisjoint(outcome["replaced"])
-    assert called & CALLED == CALLED - {"mul.Tensor", "mm", "add_.Tensor"}
+    assert {"cat", "mm", "mm.out", "add_.Tensor"}.isdisjoint(outcome["replaced"])
+    assert called & CALLED == CALLED - {"cat", "mm", "add_.Tensor"}
     assert max(outcome["errors"].values()) < 2e-3
 
 

@@ -98,3 +98,23 @@ def test_a_platforms_defaults_may_name_what_another_flaggems_has(given: Given) -
 def test_a_platforms_whitelist_of_unknown_names_does_not_replace_everything(given: Given) -> None:
     settings = given({"USE_FLAGGEMS": "1"}, defaults={"flagos_whitelist": ["count_nonzero"]})
     assert replaced(settings) == set()
+
+
+WRONG = {"mul.Tensor": "it does not broadcast", "mm.out": "it forgets to write"}
+
+
+def test_what_flaggems_gets_wrong_stays_with_pytorch_and_the_reason_tells() -> None:
+    rows = {row.name: row for row in plan(TABLE, on(), has_op, WRONG)}
+    assert {name for name, row in rows.items() if row.replaced} == replaced(on()) - WRONG.keys()
+    assert rows["mul.Tensor"].reason == "FlagGems gets it wrong: it does not broadcast"
+
+
+def test_a_whitelist_of_what_is_wrong_is_an_error_unless_a_name_covers_more() -> None:
+    with pytest.raises(SglangFlError, match=r"'mul' in flagos_whitelist .*mul\.Tensor is wrong.*it does not broadcast"):
+        plan(TABLE, on(whitelist="mm,mul"), has_op, WRONG)
+    assert {row.name for row in plan(TABLE, on(whitelist="mm"), has_op, WRONG) if row.replaced} == {"mm"}
+
+
+def test_a_platforms_whitelist_of_what_is_wrong_leaves_it_out(given: Given) -> None:
+    settings = given({"USE_FLAGGEMS": "1"}, defaults={"flagos_whitelist": ["mul", "mm"]})
+    assert {row.name for row in plan(TABLE, settings, has_op, WRONG) if row.replaced} == {"mm"}

@@ -117,6 +117,8 @@ def computed() -> dict[str, Any]:
         "add": lambda a, b, i: a + b,
         "add_": lambda a, b, i: a.clone().add_(b),
         "mul": lambda a, b, i: a * b,
+        "mul_broadcast": lambda a, b, i: a[:, :1] * b[:1],
+        "fill_strided": lambda a, b, i: a.clone().t()[::2].fill_(0.5).t(),
         "mm": lambda a, b, i: a @ b.t(),
         "softmax": lambda a, b, i: torch.softmax(a, -1),
         "cat": lambda a, b, i: torch.cat([a, b]),

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sglang_fl import AtenOp, SglangFlError
 from sglang_fl_flaggems import availability
 
+from .defects import silently_wrong
 from .plan import plan, unknown_defaults
 from .record import Wrap, recorder
 from .registration import as_it_is, has_op, own_rule, register, rows_of
 from .settings import WHO, refuse_what_is_in_vain, suspended
-from .table import PACKAGE, Table, installed_package, read_table
+from .table import PACKAGE, Table, installed_package, read_release, read_table
 
 if TYPE_CHECKING:
     from sglang_fl import Platform
@@ -59,7 +60,7 @@ def _wrap(settings: Settings) -> Wrap | None:
 def check(settings: Settings) -> None:
     """Raises SglangFlError for settings that no platform makes sense of; nothing is imported or replaced."""
     refuse_what_is_in_vain(settings)
-    _planned(settings)
+    _planned(settings, device_type=None)
 
 
 def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]:
@@ -67,13 +68,14 @@ def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]
     answer = availability.flag_gems(platform.device_type) if settings.of_backends["use_flaggems"] else True
     if answer is not True:
         raise _impossible(str(answer), settings)
-    return _planned(settings)
+    return _planned(settings, platform.device_type)
 
 
-def _planned(settings: Settings) -> tuple[Table, list[AtenOp]]:
+def _planned(settings: Settings, device_type: str | None) -> tuple[Table, list[AtenOp]]:
     package = installed_package()
     table = {} if package is None else read_table(package)
-    return table, plan(table, settings, has_op)
+    release = None if package is None else read_release(package)
+    return table, plan(table, settings, has_op, silently_wrong(release, device_type))
 
 
 def _imported(table: Table, settings: Settings) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sglang_fl import AtenOp, SglangFlError
@@ -31,14 +32,18 @@ class _List:
     names: dict[str, str]
 
 
-def plan(table: Table, settings: Settings, has_op: Callable[[str], bool]) -> list[AtenOp]:
+def plan(
+    table: Table, settings: Settings, has_op: Callable[[str], bool], wrong: Mapping[str, str] = MappingProxyType({})
+) -> list[AtenOp]:
     """Every entry of ``table``, by name.
 
     Args:
         has_op: does this PyTorch have the overload? FlagGems registers for newer and older ones, too.
+        wrong: overload -> what FlagGems' function for it gets wrong, and does not tell: it is not replaced.
 
     Raises:
-        SglangFlError: a list that the user wrote names an op that FlagGems or PyTorch does not have.
+        SglangFlError: a list that the user wrote names an op that FlagGems or PyTorch does not have, or a whitelist
+            one that FlagGems gets wrong.
     """
     switch = f"use_flaggems ({settings.origin('use_flaggems')})"
     if not settings.of_backends["use_flaggems"]:
@@ -46,7 +51,14 @@ def plan(table: Table, settings: Settings, has_op: Callable[[str], bool]) -> lis
     whitelist = _read("flagos_whitelist", table, settings)
     blacklist = _read("flagos_blacklist", table, settings)
     _refuse_absent(whitelist, has_op)
-    return [_decide(table, key, has_op(key), switch, whitelist, blacklist) for key in sorted(table)]
+    if by_user(settings, "flagos_whitelist"):
+        _refuse_wrong(whitelist, wrong)
+    return [
+        _row(table, key, False, f"FlagGems gets it wrong: {wrong[key]}")
+        if key in wrong and has_op(key)
+        else _decide(table, key, has_op(key), switch, whitelist, blacklist)
+        for key in sorted(table)
+    ]
 
 
 def unknown_defaults(table: Table, settings: Settings) -> Iterator[str]:
@@ -102,4 +114,17 @@ def _refuse_absent(whitelist: _List, has_op: Callable[[str], bool]) -> None:
                 asked=f"{name!r} in {whitelist.title}",
                 found="that this PyTorch has no such op",
                 do=f"leave {name!r} out",
+            )
+
+
+def _refuse_wrong(whitelist: _List, wrong: Mapping[str, str]) -> None:
+    """A name may cover an overload that is wrong, but not only such ones."""
+    right = {name for key, name in whitelist.names.items() if key not in wrong}
+    for key, name in whitelist.names.items():
+        if name not in right:
+            raise SglangFlError(
+                WHO,
+                asked=f"{name!r} in {whitelist.title}",
+                found=f"that FlagGems' function for {key} is wrong, and does not tell: {wrong[key]}",
+                do=f"leave {name!r} out: PyTorch's own serves",
             )

@@ -67,6 +67,15 @@ def read_table(package: Path) -> Table:
     return table
 
 
+def read_release(package: Path) -> str | None:
+    """The version that is written in the source of ``package``, as it is up to 5.0.2, or None."""
+    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str(release))):
+                return release
+    return None
+
+
 def _rows(module: ast.Module) -> Iterator[ast.expr]:
     for node in module.body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [NAME]:
