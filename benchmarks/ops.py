@@ -31,7 +31,7 @@ from sglang_fl.session import session
 OURS = "flagos.triton"
 COPY = "copy"
 DEVICE = torch.device("cuda")
-COMPILING_PROCESSES = 8
+COMPILING_PROCESSES = 12
 LARGE_BYTES = 64 << 20
 WITHIN_OF_BEST, TINY_EAGER_US, OF_COPY = 1.05, 15.0, 0.9
 

@@ -5,7 +5,8 @@ engines of a group live side by side and answer one after the other, round after
 ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds, host
 memory and device memory: have the kernels compiled by an earlier run.
 
-    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--no-aten] [--starts] [--logs DIR] [--json FILE]
+    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--starts] [--logs DIR]
+                                 [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.engines import ALONE, ATEN, FLAGOS, VENDOR, Engine, Variant, start_all
+from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser, some_of
 from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
 
@@ -31,9 +32,10 @@ BOUNDS = {
     ("graphs", "flagos"): 0.97,
 }
 
-
-ORDERS, ORDERS_ROUNDS = [VENDOR, FLAGOS], 10
-ATEN_ROUNDS = 3
+ORDERS, LAYERS = [VENDOR, FLAGOS], [ATEN, ATEN_BUT_MM]
+LAYERS_ROUNDS = 3
+VARIANTS = [variant.name for variant in (*ORDERS, *LAYERS)]
+"""What is measured beside SGLang alone."""
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--shapes", type=some_of(*SHAPES), default=list(SHAPES), metavar="S,...", help="only these")
     options.add_argument("--modes", type=some_of(*MODES), default=list(MODES), metavar="M,...", help="only these")
-    options.add_argument("--no-aten", action="store_true", help="leave FlagGems' ATen layer out")
+    options.add_argument("--variants", type=some_of(*VARIANTS), default=VARIANTS, metavar="V,...", help="only these")
     options.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
@@ -51,8 +53,8 @@ def main() -> None:
             folder = model(shape, Path(scratch, shape))
             for mode in args.modes:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
-                group = Group(shape, mode, folder, logs, Starts() if args.starts else None)
-                _measure(group, figures, with_aten=not args.no_aten)
+                group = Group(shape, mode, folder, logs, Starts(figures) if args.starts else None)
+                _measure(group, args.variants, figures)
     figures.finish(args.json)
 
 
@@ -68,28 +70,32 @@ _UNITS = {"time": "s", "host_memory": "MiB", "device_memory": "MiB"}
 
 
 class Starts:
-    """What the starts of a group's engines took, by variant, when they were started one at a time."""
+    """Starts a group's engines one at a time, SGLang alone first, and adds to ``figures`` what each start takes."""
 
-    def __init__(self) -> None:
-        self._took: dict[str, Start] = {}
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+        self._alone: Start | None = None
 
-    def timed(self, stack: ExitStack, variant: Variant, arguments: Mapping[str, Any], logs: Path) -> Engine:
-        """Starts one engine."""
+    def timed(self, name: str, stack: ExitStack, variant: Variant, arguments: Mapping[str, Any], logs: Path) -> Engine:
+        """Starts one engine. ``name`` is the group's, for the figures."""
         free, _ = torch.cuda.mem_get_info()
         (engine,) = start_all(stack, [variant], arguments, logs)
         engine.timed(WORKS["decode1"].prompts(1000), 2)  # what the first request loads is part of the start
         left, _ = torch.cuda.mem_get_info()
-        self._took[variant.name] = Start(engine.start_seconds, engine.host_memory() / 2**20, (free - left) / 2**20)
+        self._tell(
+            f"{name}.{variant.name}",
+            Start(engine.start_seconds, engine.host_memory() / 2**20, (free - left) / 2**20),
+        )
         return engine
 
-    def report(self, name: str, figures: Figures) -> None:
-        """Adds what SGLang alone takes, and what each other variant adds to it."""
-        alone = self._took.pop(ALONE.name)
-        for what, value in alone._asdict().items():
-            figures.add(f"{name}.alone.start.{what}", value, _UNITS[what])
-        for variant, took in self._took.items():
-            for what, mine, own in zip(Start._fields, took, alone, strict=True):
-                figures.add(f"{name}.{variant}.start_adds.{what}", mine - own, _UNITS[what])
+    def _tell(self, name: str, took: Start) -> None:
+        if self._alone is None:
+            self._alone = took
+            for what, value in took._asdict().items():
+                self._figures.add(f"{name}.start.{what}", value, _UNITS[what])
+        else:
+            for what, mine, own in zip(Start._fields, took, self._alone, strict=True):
+                self._figures.add(f"{name}.start_adds.{what}", mine - own, _UNITS[what])
 
 
 class Group(NamedTuple):
@@ -117,33 +123,32 @@ class Group(NamedTuple):
         arguments = {**ARGUMENTS, **MODES[self.mode], "model_path": str(self.model)}
         if self.starts is None:
             return start_all(stack, variants, arguments, self.logs)
-        return [self.starts.timed(stack, variant, arguments, self.logs) for variant in variants]
+        return [self.starts.timed(self.name, stack, variant, arguments, self.logs) for variant in variants]
 
 
-def _measure(group: Group, figures: Figures, *, with_aten: bool) -> None:
-    """SGLang alone beside the two orders of ops, and then beside the ATen layer: they do not all fit on the GPU."""
+def _measure(group: Group, variants: list[str], figures: Figures) -> None:
+    """SGLang alone beside the two orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
+    orders, layers = ([variant for variant in some if variant.name in variants] for some in (ORDERS, LAYERS))
     with ExitStack() as stack:
-        alone, *others = group.start(stack, [ALONE, *ORDERS])
-        bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
-        compare(group.name, [alone, *others], group.vocabulary, ORDERS_ROUNDS, bounds, figures)
-        if with_aten:
-            for engine in others:
-                engine.stop()
-            _measure_aten(group, alone, figures)
-    if group.starts is not None:
-        group.starts.report(group.name, figures)
+        alone, *others = group.start(stack, [ALONE, *orders])
+        if others:
+            bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
+            compare(group.name, [alone, *others], group.vocabulary, bounds, figures)
+        for engine in others:
+            engine.stop()
+        for layer in layers:
+            _measure_layer(group, alone, layer, figures)
 
 
-def _measure_aten(group: Group, alone: Engine, figures: Figures) -> None:
-    """What the ATen layer costs is told, not bounded; and so is that it does not start."""
+def _measure_layer(group: Group, alone: Engine, layer: Variant, figures: Figures) -> None:
+    """What an ATen layer costs is told, not bounded; and so is that it does not serve."""
     with ExitStack() as stack:
         try:
-            engines = [alone, *group.start(stack, [ATEN])]
+            engines = [alone, *group.start(stack, [layer])]
+            compare(f"{group.name}.beside_{layer.name}", engines, group.vocabulary, {}, figures, LAYERS_ROUNDS)
         except RuntimeError as error:
             _tell(str(error))
-            figures.add(f"{group.name}.aten.started", 0, "engines")
-        else:
-            compare(f"{group.name}.beside_aten", engines, group.vocabulary, ATEN_ROUNDS, {}, figures)
+            figures.add(f"{group.name}.{layer.name}.served", 0, "engines")
 
 
 def _tell(message: str) -> None:

@@ -26,7 +26,6 @@ FLAGCX = Variant("flagcx", (("SGLANG_FL_DIST_BACKEND", "flagcx"),))
 NCCL = Variant("nccl", (("SGLANG_FL_DIST_BACKEND", "nccl"),), (("disable_custom_all_reduce", True),))
 BOUNDS = {INSTALLED.name: 0.97}
 BOUNDS_OVER_NCCL = {FLAGCX.name: 0.97}
-ROUNDS = 10
 
 SAME = Work(requests=16, prompt_tokens=32, new_tokens=64)
 """Whose tokens are compared."""
@@ -49,8 +48,8 @@ def main() -> None:
         _compare_tokens(engines, vocabulary, figures)
         _count(trace, figures)
         alone, installed, flagcx, nccl, _ = engines
-        compare("tensor_parallel", [alone, installed, flagcx], vocabulary, ROUNDS, BOUNDS, figures)
-        compare("tensor_parallel.over_nccl", [nccl, flagcx], vocabulary, ROUNDS, BOUNDS_OVER_NCCL, figures)
+        compare("tensor_parallel", [alone, installed, flagcx], vocabulary, BOUNDS, figures)
+        compare("tensor_parallel.over_nccl", [nccl, flagcx], vocabulary, BOUNDS_OVER_NCCL, figures)
     figures.finish(args.json)
 
 
