@@ -14,7 +14,8 @@ from .workers import run
 pytestmark = pytest.mark.gpu
 
 ON = {"USE_FLAGGEMS": "1", "SGLANG_FLAGGEMS_RECORD": "1"}
-CALLED = {"add.Tensor", "add_.Tensor", "mm", "_softmax", "cat", "sum.dim_IntList", "embedding"}
+CALLED = {"add.Tensor", "add_.Tensor", "mm", "_softmax", "cat", "embedding"}
+WRONG = {"mul.Tensor", "fill_.Scalar", "sum.dim_IntList"}
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +35,9 @@ def on_gpu(file: Path, **variables: str) -> tuple[dict[str, Any], set[str]]:
 def test_replaced_ops_go_to_flaggems_and_are_right(tmp_path: Path) -> None:
     outcome, called = on_gpu(tmp_path / "logs" / "aten.txt")
     assert outcome["error"] is None
-    assert len(outcome["replaced"]) > 400
+    assert len(outcome["replaced"]) > 200
     assert called >= CALLED
-    assert "mul.Tensor" not in called  # FlagGems gets it wrong
+    assert WRONG.isdisjoint(called)
     assert max(outcome["errors"].values()) < 2e-3  # mm may use TF32
 
 

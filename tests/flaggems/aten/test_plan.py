@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sglang_fl import AtenOp, SglangFlError
 from sglang_fl.settings import Settings, load_settings
 from sglang_fl_flaggems.aten.names import covered
-from sglang_fl_flaggems.aten.plan import plan, unknown_defaults
+from sglang_fl_flaggems.aten.plan import plan, unknown_defaults, wrong_and_wanted
 from sglang_fl_flaggems.aten.table import Entry, Table
 
 from .conftest import DECLARED, Given
@@ -109,10 +109,14 @@ def test_what_flaggems_gets_wrong_stays_with_pytorch_and_the_reason_tells() -> N
     assert rows["mul.Tensor"].reason == "FlagGems gets it wrong: it does not broadcast"
 
 
-def test_a_whitelist_of_what_is_wrong_is_an_error_unless_a_name_covers_more() -> None:
-    with pytest.raises(SglangFlError, match=r"'mul' in flagos_whitelist .*mul\.Tensor is wrong.*it does not broadcast"):
-        plan(TABLE, on(whitelist="mm,mul"), has_op, WRONG)
-    assert {row.name for row in plan(TABLE, on(whitelist="mm"), has_op, WRONG) if row.replaced} == {"mm"}
+def test_whoever_whitelists_what_is_wrong_gets_it_and_a_warning() -> None:
+    rows = plan(TABLE, on(whitelist="mm,mul.Tensor"), has_op, WRONG)
+    assert {row.name for row in rows if row.replaced} == {"mm", "mm.out", "mul.Tensor"}
+    warnings = dict(zip(("mm.out", "mul.Tensor"), wrong_and_wanted(rows, WRONG), strict=True))
+    assert warnings["mul.Tensor"] == (
+        "mul.Tensor is replaced, as you ask (mul.Tensor in flagos_whitelist (SGLANG_FL_FLAGOS_WHITELIST)), "
+        "but FlagGems gets it wrong: it does not broadcast"
+    )
 
 
 def test_a_platforms_whitelist_of_what_is_wrong_leaves_it_out(given: Given) -> None:

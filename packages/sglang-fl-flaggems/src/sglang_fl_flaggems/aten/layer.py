@@ -12,7 +12,7 @@ from sglang_fl import AtenOp, SglangFlError
 from sglang_fl_flaggems import availability
 
 from .defects import silently_wrong
-from .plan import plan, unknown_defaults
+from .plan import plan, unknown_defaults, wrong_and_wanted
 from .record import Wrap, recorder
 from .registration import as_it_is, has_op, own_rule, register, rows_of
 from .settings import WHO, refuse_what_is_in_vain, suspended
@@ -46,6 +46,7 @@ def activate(platform: Platform, settings: Settings) -> None:
     if not settings.of_backends["use_flaggems"]:
         return
     _warn(unknown_defaults(table, settings))
+    _warn(wrong_and_wanted(asked, _wrong(platform.device_type)))
     flag_gems = _imported(table, settings)
     register({row.name for row in asked if row.replaced}, flag_gems, _wrap(settings))
     _refuse_differences(asked, table, flag_gems, is_by_name=settings.of_backends["flagos_whitelist"] != ())
@@ -74,8 +75,12 @@ def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]
 def _planned(settings: Settings, device_type: str | None) -> tuple[Table, list[AtenOp]]:
     package = installed_package()
     table = {} if package is None else read_table(package)
-    release = None if package is None else read_release(package)
-    return table, plan(table, settings, has_op, silently_wrong(release, device_type))
+    return table, plan(table, settings, has_op, _wrong(device_type))
+
+
+def _wrong(device_type: str | None) -> dict[str, str]:
+    package = installed_package()
+    return {} if package is None else silently_wrong(read_release(package), device_type)
 
 
 def _imported(table: Table, settings: Settings) -> Any:

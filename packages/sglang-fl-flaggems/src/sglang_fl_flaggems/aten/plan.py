@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -15,6 +15,9 @@ from .table import Table
 
 if TYPE_CHECKING:
     from sglang_fl.settings import Settings
+
+
+WRONG = "FlagGems gets it wrong"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ def plan(
 
     Args:
         has_op: does this PyTorch have the overload? FlagGems registers for newer and older ones, too.
-        wrong: overload -> what FlagGems' function for it gets wrong, and does not tell: it is not replaced.
+        wrong: overload -> what FlagGems' function for it gets wrong, and does not tell. It is replaced only if a
+            whitelist that the user wrote names it.
 
     Raises:
-        SglangFlError: a list that the user wrote names an op that FlagGems or PyTorch does not have, or a whitelist
-            one that FlagGems gets wrong.
+        SglangFlError: a list that the user wrote names an op that FlagGems or PyTorch does not have.
     """
     switch = f"use_flaggems ({settings.origin('use_flaggems')})"
     if not settings.of_backends["use_flaggems"]:
@@ -51,14 +54,20 @@ def plan(
     whitelist = _read("flagos_whitelist", table, settings)
     blacklist = _read("flagos_blacklist", table, settings)
     _refuse_absent(whitelist, has_op)
-    if by_user(settings, "flagos_whitelist"):
-        _refuse_wrong(whitelist, wrong)
+    wanted = whitelist.names if by_user(settings, "flagos_whitelist") else {}
     return [
-        _row(table, key, False, f"FlagGems gets it wrong: {wrong[key]}")
-        if key in wrong and has_op(key)
+        _row(table, key, False, f"{WRONG}: {wrong[key]}")
+        if key in wrong and key not in wanted and has_op(key)
         else _decide(table, key, has_op(key), switch, whitelist, blacklist)
         for key in sorted(table)
     ]
+
+
+def wrong_and_wanted(rows: Iterable[AtenOp], wrong: Mapping[str, str]) -> Iterator[str]:
+    """What the user has replaced although FlagGems gets it wrong: a warning for each."""
+    for row in rows:
+        if row.replaced and row.name in wrong:
+            yield f"{row.name} is replaced, as you ask ({row.reason}), but {WRONG}: {wrong[row.name]}"
 
 
 def unknown_defaults(table: Table, settings: Settings) -> Iterator[str]:
@@ -114,17 +123,4 @@ def _refuse_absent(whitelist: _List, has_op: Callable[[str], bool]) -> None:
                 asked=f"{name!r} in {whitelist.title}",
                 found="that this PyTorch has no such op",
                 do=f"leave {name!r} out",
-            )
-
-
-def _refuse_wrong(whitelist: _List, wrong: Mapping[str, str]) -> None:
-    """A name may cover an overload that is wrong, but not only such ones."""
-    right = {name for key, name in whitelist.names.items() if key not in wrong}
-    for key, name in whitelist.names.items():
-        if name not in right:
-            raise SglangFlError(
-                WHO,
-                asked=f"{name!r} in {whitelist.title}",
-                found=f"that FlagGems' function for {key} is wrong, and does not tell: {wrong[key]}",
-                do=f"leave {name!r} out: PyTorch's own serves",
             )
