@@ -68,8 +68,9 @@ class Engine:
         return time.perf_counter() - began
 
     def host_memory(self) -> int:
-        """Bytes of host memory of the engine's processes, what they share counted once in all."""
-        return sum(process.memory_full_info().pss for process in self._tree())
+        """Bytes of host memory of the engine's processes, without what files back: engines share that."""
+        memory = [process.memory_info() for process in self._tree()]
+        return sum(its.rss - its.shared for its in memory)
 
     def __enter__(self) -> Engine:
         return self

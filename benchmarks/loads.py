@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from benchmarks.engines import Engine, Tokens
 from benchmarks.figures import Figures
 
-ROUNDS, ROUND_SECONDS = 20, 0.15
-"""In a round a work is repeated until SGLang alone takes about that long. Many short rounds: the best of them counts,
-and the shorter one is, the likelier has no other work of the machine disturbed it."""
+ROUNDS, TURN_SECONDS = 10, 0.3
+"""In each round each engine has a turn, and repeats the work until SGLang alone would take about that long."""
 
 _LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -80,7 +79,7 @@ def compare(
 ) -> None:
     """Adds each engine's speed at each work, and what it keeps of that of the first, which is SGLang alone.
 
-    The speed is that of an engine's best round: a shared machine only ever takes from it. ``bounds`` are what is to be
+    The speed is that of an engine's best answer: a shared machine only ever takes from it. ``bounds`` are what is to be
     kept, by variant.
     """
     for label, work in WORKS.items():
@@ -94,12 +93,16 @@ def compare(
 
 
 def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Each variant's seconds for the work, round by round; who begins changes from round to round."""
+    """Each variant's seconds for the work, one by one.
+
+    An engine's first answer of a turn does not count: it is slower, since another process has had the GPU and the
+    caches, and of the engines that take turns some would follow themselves more often than others.
+    """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
-    repeats = max(1, round(ROUND_SECONDS / warm[1]))  # the first engine is SGLang alone
+    repeats = max(1, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
     seconds: dict[str, list[float]] = {engine.variant.name: [] for engine in engines}
     for number in range(rounds):
         for engine in engines if number % 2 else reversed(engines):
-            took = sum(engine.timed(prompts, new_tokens) for _ in range(repeats))
-            seconds[engine.variant.name].append(took / repeats)
+            engine.timed(prompts, new_tokens)
+            seconds[engine.variant.name] += [engine.timed(prompts, new_tokens) for _ in range(repeats)]
     return seconds

@@ -16,6 +16,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,8 @@ def main() -> None:
     args = _arguments()
     figures, wanted = Figures(), [case for case in cases() if _is_wanted(case, args)]
     _compile(wanted)
-    rows: list[Row] = []
-    with torch.inference_mode():
-        for case in wanted:
-            rows += _measured(case)
-    if args.rows is not None:
-        _write(rows, args.rows)
+    with torch.inference_mode(), _kept(args.rows) as keep:
+        rows = [row for case in wanted for row in keep(_measured(case))]
     _add_figures(rows, figures)
     figures.finish(args.json)
 
@@ -159,11 +156,22 @@ def _copy(case: Case) -> Callable[[], Any]:
     return lambda: target.copy_(source)
 
 
-def _write(rows: Iterable[Row], file: Path) -> None:
+@contextmanager
+def _kept(file: Path | None) -> Iterator[Callable[[list[Row]], list[Row]]]:
+    """What hands rows on, and writes them to ``file`` as they come: whoever is stopped keeps what was measured."""
+    if file is None:
+        yield lambda rows: rows
+        return
     with file.open("w", newline="") as out:
-        writer = csv.writer(out)
+        writer = csv.writer(out, lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
-        writer.writerows([_short(getattr(row, field.name)) for field in fields(Row)] for row in rows)
+
+        def keep(rows: list[Row]) -> list[Row]:
+            writer.writerows([_short(getattr(row, field.name)) for field in fields(Row)] for row in rows)
+            out.flush()
+            return rows
+
+        yield keep
 
 
 def _short(value: Any) -> Any:

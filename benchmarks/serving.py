@@ -1,7 +1,7 @@
 """SGLang alone beside SGLang with the plugin, on one GPU, in turns: what does each way to serve keep of the speed?
 
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
-engines of a group live side by side and answer one after the other, round after round; the best round counts. With
+engines of a group live side by side and answer in turns, round after round; the best answer counts. With
 ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds, host
 memory and device memory: have the kernels compiled by an earlier run.
 
