@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.aten import Beside
+from benchmarks.beside import Beside
 
 
 def without_broadcast(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
