@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,8 @@ import torch
 from benchmarks.beside import RAISED, Beside, Finding, Function
 from benchmarks.figures import Figures, parser
 from sglang_fl_flaggems.aten.defects import silently_wrong
+from sglang_fl_flaggems.aten.registration import rows_of
+from sglang_fl_flaggems.aten.table import installed_package, read_release
 
 DEVICE_TYPE = "cuda"
 PROCESSES = 14
@@ -55,7 +56,7 @@ def main() -> None:
     calls, findings = _examined_by_all(time.monotonic() + args.seconds)
     if args.rows is not None:
         with args.rows.open("w", newline="") as out:
-            csv.writer(out).writerows([Finding._fields, *findings])
+            csv.writer(out, lineterminator="\n").writerows([Finding._fields, *findings])
     _report(calls, findings, args.json)
 
 
@@ -89,32 +90,32 @@ def _report(calls: Counter[str], findings: Sequence[Finding], file: Path | None)
         print(f"{what}: {', '.join(overloads)}")
         figures.add(f"aten.{what}", len(overloads), "overloads")
     unknown = {finding.overload for finding in findings if finding.what != RAISED}
-    unknown -= silently_wrong(version("flag-gems"), DEVICE_TYPE).keys()
+    unknown -= silently_wrong(read_release(installed_package()), DEVICE_TYPE).keys()
     print(f"wrong and yet replaced: {', '.join(sorted(unknown)) or 'none'}")
     figures.add("aten.wrong_and_replaced", len(unknown), "overloads", equals=0)
     figures.finish(file)
 
 
 def _names() -> list[str]:
-    return [f"{op.name} {op.variant_test_name}" for op in _samples_of_pytorch()]
+    return list(_ops())
 
 
-def _samples_of_pytorch() -> list[Any]:
+def _ops() -> dict[str, Any]:
+    """What PyTorch has samples of, by name."""
     from torch.testing._internal.common_methods_invocations import op_db  # noqa: PLC0415 - seconds
 
-    return list(op_db)
+    return {f"{op.name} {op.variant_test_name}": op for op in op_db}
 
 
 def _functions() -> dict[str, Function]:
     import flag_gems  # noqa: PLC0415 - it starts CUDA
 
-    return {row[0]: row[1] for row in flag_gems._FULL_CONFIG}
+    return {key: function for key, function, *_ in rows_of(flag_gems)}
 
 
 def _examined(names: Sequence[str], deadline: float) -> Examined:
     """What becomes of the ops of these names."""
-    beside, left = Beside(_functions(), DEVICE_TYPE), list(names)
-    ops = {f"{op.name} {op.variant_test_name}": op for op in _samples_of_pytorch()}
+    beside, ops, left = Beside(_functions(), DEVICE_TYPE), _ops(), list(names)
     torch.manual_seed(0)
     while left and not beside.is_broken and time.monotonic() < deadline:
         _examine(ops[left.pop(0)], beside, deadline)

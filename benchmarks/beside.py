@@ -53,8 +53,10 @@ class Beside(TorchDispatchMode):
         kwargs = kwargs or {}
         overload = str(func).removeprefix("aten.").removesuffix(".default")
         function = self._functions.get(overload)
+        if function is None:
+            return func(*args, **kwargs)
         told = _told(args, kwargs)
-        if function is None or self._is_enough(overload, told) or not self._takes((args, kwargs)):
+        if self._is_enough(overload, told) or not self._takes((args, kwargs)):
             return func(*args, **kwargs)
         given = _copied((args, kwargs))
         own = func(*args, **kwargs)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import csv
 import multiprocessing
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,15 @@ def main() -> None:
     args = _arguments()
     figures, wanted = Figures(), [case for case in cases() if _is_wanted(case, args)]
     _compile(wanted)
-    with torch.inference_mode(), _kept(args.rows) as keep:
-        rows = [row for case in wanted for row in keep(_measured(case))]
+    rows: list[Row] = []
+    with torch.inference_mode(), (args.rows or Path(os.devnull)).open("w", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([field.name for field in fields(Row)])
+        for case in wanted:
+            measured = _measured(case)
+            rows += measured
+            writer.writerows([_short(getattr(row, field.name)) for field in fields(Row)] for row in measured)
+            out.flush()  # whoever is stopped keeps what was measured
     _add_figures(rows, figures)
     figures.finish(args.json)
 
@@ -154,24 +161,6 @@ def _copy(case: Case) -> Callable[[], Any]:
     """A copy that reads and writes as many bytes as the case must."""
     source, target = torch.empty(2, max(case.traffic // 2, 1), dtype=torch.uint8, device=DEVICE)
     return lambda: target.copy_(source)
-
-
-@contextmanager
-def _kept(file: Path | None) -> Iterator[Callable[[list[Row]], list[Row]]]:
-    """What hands rows on, and writes them to ``file`` as they come: whoever is stopped keeps what was measured."""
-    if file is None:
-        yield lambda rows: rows
-        return
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Row)])
-
-        def keep(rows: list[Row]) -> list[Row]:
-            writer.writerows([_short(getattr(row, field.name)) for field in fields(Row)] for row in rows)
-            out.flush()
-            return rows
-
-        yield keep
 
 
 def _short(value: Any) -> Any:

@@ -69,10 +69,7 @@ def test_a_whitelist_replaces_nothing_else(outcomes: Outcomes) -> None:
     assert by_flaggems(outcomes["whitelist"]) == {"add.Tensor"}
 
 
-@pytest.mark.parametrize(
-    ("case", "error"),
-    [("unknown", "'add.Tensor'"), ("in vain", "set USE_FLAGGEMS=1")],
-)
+@pytest.mark.parametrize(("case", "error"), [("unknown", "'add.Tensor'"), ("in vain", "set USE_FLAGGEMS=1")])
 def test_an_error_comes_before_anything_is_replaced(outcomes: Outcomes, case: str, error: str) -> None:
     assert error in outcomes[case]["error"]
     assert by_flaggems(outcomes[case]) == set()

@@ -6,7 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sglang_fl import AtenOp, SglangFlError
 from sglang_fl_flaggems import availability
@@ -30,7 +30,7 @@ def aten_ops(platform: Platform, settings: Settings) -> list[AtenOp]:
 
     Raises SglangFlError for settings that cannot be meant here.
     """
-    table, rows = _asked(platform, settings)
+    table, rows, _ = _asked(platform, settings)
     flag_gems = sys.modules.get(PACKAGE)
     is_active = getattr(flag_gems, "current_work_registrar", None) is not None
     return [as_it_is(row, table[row.name], flag_gems) for row in rows] if is_active else rows
@@ -41,12 +41,12 @@ def activate(platform: Platform, settings: Settings) -> None:
 
     Raises SglangFlError when it cannot be done as asked. What has been replaced by then stays replaced.
     """
-    table, asked = _asked(platform, settings)
+    table, asked, wrong = _asked(platform, settings)
     _warn(suspended(settings))
     if not settings.of_backends["use_flaggems"]:
         return
     _warn(unknown_defaults(table, settings))
-    _warn(wrong_and_wanted(asked, _wrong(platform.device_type)))
+    _warn(wrong_and_wanted(asked, wrong))
     flag_gems = _imported(table, settings)
     register({row.name for row in asked if row.replaced}, flag_gems, _wrap(settings))
     _refuse_differences(asked, table, flag_gems, is_by_name=settings.of_backends["flagos_whitelist"] != ())
@@ -64,7 +64,7 @@ def check(settings: Settings) -> None:
     _planned(settings, device_type=None)
 
 
-def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]:
+def _asked(platform: Platform, settings: Settings) -> _Planned:
     refuse_what_is_in_vain(settings)
     answer = availability.flag_gems(platform.device_type) if settings.of_backends["use_flaggems"] else True
     if answer is not True:
@@ -72,15 +72,21 @@ def _asked(platform: Platform, settings: Settings) -> tuple[Table, list[AtenOp]]
     return _planned(settings, platform.device_type)
 
 
-def _planned(settings: Settings, device_type: str | None) -> tuple[Table, list[AtenOp]]:
+class _Planned(NamedTuple):
+    """What FlagGems has functions for, which of them are to be replaced, and those that it gets wrong."""
+
+    table: Table
+    rows: list[AtenOp]
+    wrong: dict[str, str]
+
+
+def _planned(settings: Settings, device_type: str | None) -> _Planned:
     package = installed_package()
     table = {} if package is None else read_table(package)
-    return table, plan(table, settings, has_op, _wrong(device_type))
-
-
-def _wrong(device_type: str | None) -> dict[str, str]:
-    package = installed_package()
-    return {} if package is None else silently_wrong(read_release(package), device_type)
+    wrong: dict[str, str] = {}
+    if package is not None and settings.of_backends["use_flaggems"]:  # every worker comes by here
+        wrong = silently_wrong(read_release(package), device_type)
+    return _Planned(table, plan(table, settings, has_op, wrong), wrong)
 
 
 def _imported(table: Table, settings: Settings) -> Any:
