@@ -30,6 +30,8 @@ class Variant:
 
 
 ALONE = Variant("alone", (("SGLANG_FL_ENABLED", "0"),))
+CONTROL = Variant("control", ALONE.settings)
+"""A second engine of the same: what it keeps of the first's speed tells how far to trust such figures."""
 VENDOR = Variant("vendor")
 FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),))
 ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")))

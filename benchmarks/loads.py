@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.engines import Engine, Tokens
 from benchmarks.figures import Figures
 
-ROUNDS, TURN_SECONDS = 10, 0.3
+ROUNDS, TURN_SECONDS = 10, 0.5
 """In each round each engine has a turn, and repeats the work until SGLang alone would take about that long."""
 
 _LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}

@@ -3,7 +3,8 @@
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
 engines of a group live side by side and answer in turns, round after round; the best answer counts. With
 ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds, host
-memory and device memory: have the kernels compiled by an earlier run.
+memory and device memory: have the kernels compiled by an earlier run. The variant
+``control``, which is measured when it is asked for, is SGLang alone once more: it shows what of a ratio is noise.
 
     python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--starts] [--logs DIR]
                                  [--json FILE]
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
+from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, CONTROL, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser, some_of
 from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
 
@@ -32,10 +33,12 @@ BOUNDS = {
     ("graphs", "flagos"): 0.97,
 }
 
-ORDERS, LAYERS = [VENDOR, FLAGOS], [ATEN, ATEN_BUT_MM]
+ORDERS, LAYERS = [VENDOR, FLAGOS, CONTROL], [ATEN, ATEN_BUT_MM]
 LAYERS_ROUNDS = 3
 VARIANTS = [variant.name for variant in (*ORDERS, *LAYERS)]
 """What is measured beside SGLang alone."""
+DEFAULT = [name for name in VARIANTS if name != CONTROL.name]
+"""Four 8B engines at once may not fit on 80 GB."""
 
 
 def main() -> None:
@@ -43,7 +46,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--shapes", type=some_of(*SHAPES), default=list(SHAPES), metavar="S,...", help="only these")
     options.add_argument("--modes", type=some_of(*MODES), default=list(MODES), metavar="M,...", help="only these")
-    options.add_argument("--variants", type=some_of(*VARIANTS), default=VARIANTS, metavar="V,...", help="only these")
+    options.add_argument("--variants", type=some_of(*VARIANTS), default=DEFAULT, metavar="V,...", help="only these")
     options.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
@@ -127,7 +130,7 @@ class Group(NamedTuple):
 
 
 def _measure(group: Group, variants: list[str], figures: Figures) -> None:
-    """SGLang alone beside the two orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
+    """SGLang alone beside the orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
     orders, layers = ([variant for variant in some if variant.name in variants] for some in (ORDERS, LAYERS))
     with ExitStack() as stack:
         alone, *others = group.start(stack, [ALONE, *orders])
