@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from benchmarks.engines import Engine, Tokens
 from benchmarks.figures import Figures
 
-ROUNDS, TURN_SECONDS = 10, 0.5
-"""In each round each engine has a turn, and repeats the work until SGLang alone would take about that long."""
+ROUNDS, TURN_SECONDS, LEAST_ANSWERS = 10, 0.3, 2
+"""In each round each engine has a turn, and repeats the work until SGLang alone would take about that long, or a little
+more where one answer does."""
 
 _LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16"}
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -99,7 +100,7 @@ def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int,
     caches, and of the engines that take turns some would follow themselves more often than others.
     """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
-    repeats = max(1, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
+    repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
     seconds: dict[str, list[float]] = {engine.variant.name: [] for engine in engines}
     for number in range(rounds):
         for engine in engines if number % 2 else reversed(engines):
