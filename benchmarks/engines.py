@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ class Variant:
 
 
 ALONE = Variant("alone", (("SGLANG_FL_ENABLED", "0"),))
-CONTROL = Variant("control", ALONE.settings)
-"""A second engine of the same: what it keeps of the first's speed tells how far to trust such figures."""
 VENDOR = Variant("vendor")
 FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),))
 ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")))
@@ -104,8 +103,9 @@ class Engine:
 
 
 def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str, Any], logs: Path) -> list[Engine]:
-    """Starts engines side by side, and waits for all of them."""
-    engines = [stack.enter_context(Engine(variant, arguments, logs / f"{variant.name}.log")) for variant in variants]
+    """Starts engines side by side, and waits for all of them. There may be several of a variant."""
+    files = [logs / f"{variant.name}-{variants[:n].count(variant)}.log" for n, variant in enumerate(variants)]
+    engines = [stack.enter_context(Engine(*each)) for each in zip(variants, repeat(arguments), files)]
     for engine in engines:
         engine.wait()
     return engines

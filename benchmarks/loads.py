@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ ARGUMENTS = {
     **{"load_format": "dummy", "skip_tokenizer_init": True, "disable_radix_cache": True, "log_level": "info"},
     **{"attention_backend": "triton", "sampling_backend": "pytorch", "grammar_backend": "none"},
     # Several engines share the GPU: each takes the cache that the work needs, and no share of what is left.
-    **{"max_total_tokens": 16384, "max_running_requests": 32, "mem_fraction_static": 0.98, "sleep_on_idle": True},
+    **{"max_total_tokens": 10240, "max_running_requests": 32, "mem_fraction_static": 0.98, "sleep_on_idle": True},
 }
 
 
@@ -78,32 +79,36 @@ def compare(
     figures: Figures,
     rounds: int = ROUNDS,
 ) -> None:
-    """Adds each engine's speed at each work, and what it keeps of that of the first, which is SGLang alone.
+    """Adds each variant's speed at each work, and what it keeps of that of the first, which is SGLang alone.
 
-    The speed is that of an engine's best answer: a shared machine only ever takes from it. ``bounds`` are what is to be
-    kept, by variant.
+    The speed is that of the best answer of its engines: a shared machine only ever takes from it. Of several engines,
+    what the slowest keeps of the fastest is added. ``bounds`` are what is to be kept, by variant.
     """
     for label, work in WORKS.items():
-        seconds = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
-        speeds = {variant: work.tokens / min(mine) for variant, mine in seconds.items()}
-        alone = next(iter(speeds.values()))
-        for variant, speed in speeds.items():
-            figures.add(f"{name}.{variant}.{label}", speed, "tokens/s")
-        for variant, speed in list(speeds.items())[1:]:
-            figures.add(f"{name}.{variant}.{label}.kept", speed / alone, "ratio", at_least=bounds.get(variant))
+        best = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
+        speeds: dict[str, list[float]] = {}
+        for engine, seconds in zip(engines, best, strict=True):
+            speeds.setdefault(engine.variant.name, []).append(work.tokens / seconds)
+        alone = max(next(iter(speeds.values())))
+        for variant, mine in speeds.items():
+            figures.add(f"{name}.{variant}.{label}", max(mine), "tokens/s")
+            if len(mine) > 1:
+                figures.add(f"{name}.{variant}.{label}.slowest", min(mine) / max(mine), "ratio")
+        for variant, mine in list(speeds.items())[1:]:
+            figures.add(f"{name}.{variant}.{label}.kept", max(mine) / alone, "ratio", at_least=bounds.get(variant))
 
 
-def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Each variant's seconds for the work, one by one.
+def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> list[float]:
+    """Each engine's least seconds for the work.
 
     An engine's first answer of a turn does not count: it is slower, since another process has had the GPU and the
     caches, and of the engines that take turns some would follow themselves more often than others.
     """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
     repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
-    seconds: dict[str, list[float]] = {engine.variant.name: [] for engine in engines}
+    best = dict.fromkeys(engines, inf)
     for number in range(rounds):
         for engine in engines if number % 2 else reversed(engines):
             engine.timed(prompts, new_tokens)
-            seconds[engine.variant.name] += [engine.timed(prompts, new_tokens) for _ in range(repeats)]
-    return seconds
+            best[engine] = min(best[engine], *(engine.timed(prompts, new_tokens) for _ in range(repeats)))
+    return list(best.values())

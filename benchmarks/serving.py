@@ -2,12 +2,12 @@
 
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
 engines of a group live side by side and answer in turns, round after round; the best answer counts. With
-``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds, host
-memory and device memory: have the kernels compiled by an earlier run. The variant
-``control``, which is measured when it is asked for, is SGLang alone once more: it shows what of a ratio is noise.
+``--engines 2`` there are two of each, and what the slower keeps of the faster is told: that much of a ratio is noise.
+With ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds,
+host memory and device memory: have the kernels compiled by an earlier run.
 
-    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--starts] [--logs DIR]
-                                 [--json FILE]
+    python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--engines N | --starts]
+                                 [--logs DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, CONTROL, FLAGOS, VENDOR, Engine, Variant, start_all
+from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser, some_of
 from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
 
@@ -33,12 +33,10 @@ BOUNDS = {
     ("graphs", "flagos"): 0.97,
 }
 
-ORDERS, LAYERS = [VENDOR, FLAGOS, CONTROL], [ATEN, ATEN_BUT_MM]
+ORDERS, LAYERS = [VENDOR, FLAGOS], [ATEN, ATEN_BUT_MM]
 LAYERS_ROUNDS = 3
 VARIANTS = [variant.name for variant in (*ORDERS, *LAYERS)]
 """What is measured beside SGLang alone."""
-DEFAULT = [name for name in VARIANTS if name != CONTROL.name]
-"""Four 8B engines at once may not fit on 80 GB."""
 
 
 def main() -> None:
@@ -46,8 +44,10 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--shapes", type=some_of(*SHAPES), default=list(SHAPES), metavar="S,...", help="only these")
     options.add_argument("--modes", type=some_of(*MODES), default=list(MODES), metavar="M,...", help="only these")
-    options.add_argument("--variants", type=some_of(*VARIANTS), default=DEFAULT, metavar="V,...", help="only these")
-    options.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
+    options.add_argument("--variants", type=some_of(*VARIANTS), default=VARIANTS, metavar="V,...", help="only these")
+    ways = options.add_mutually_exclusive_group()
+    ways.add_argument("--engines", type=int, choices=range(1, 9), default=1, metavar="N", help="so many of each")
+    ways.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
     figures = Figures()
@@ -56,7 +56,7 @@ def main() -> None:
             folder = model(shape, Path(scratch, shape))
             for mode in args.modes:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
-                group = Group(shape, mode, folder, logs, Starts(figures) if args.starts else None)
+                group = Group(shape, mode, folder, logs, args.engines, Starts(figures) if args.starts else None)
                 _measure(group, args.variants, figures)
     figures.finish(args.json)
 
@@ -108,6 +108,7 @@ class Group(NamedTuple):
     mode: str
     model: Path
     logs: Path
+    engines: int
     starts: Starts | None
 
     @property
@@ -121,33 +122,35 @@ class Group(NamedTuple):
         return int(SHAPES[self.shape]["vocab_size"])
 
     def start(self, stack: ExitStack, variants: list[Variant]) -> list[Engine]:
-        """Starts engines of the group, which live as long as ``stack``."""
+        """Starts engines of the group, as many of each, which live as long as ``stack``."""
         _tell(f"{self.shape}, {self.mode}: starting {', '.join(variant.name for variant in variants)}")
         arguments = {**ARGUMENTS, **MODES[self.mode], "model_path": str(self.model)}
         if self.starts is None:
-            return start_all(stack, variants, arguments, self.logs)
+            return start_all(stack, variants * self.engines, arguments, self.logs)
         return [self.starts.timed(self.name, stack, variant, arguments, self.logs) for variant in variants]
 
 
 def _measure(group: Group, variants: list[str], figures: Figures) -> None:
-    """SGLang alone beside the orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
+    """SGLang alone beside the two orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
     orders, layers = ([variant for variant in some if variant.name in variants] for some in (ORDERS, LAYERS))
     with ExitStack() as stack:
-        alone, *others = group.start(stack, [ALONE, *orders])
-        if others:
+        engines = group.start(stack, [ALONE, *orders])
+        alone = [engine for engine in engines if engine.variant is ALONE]
+        if orders:
             bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
-            compare(group.name, [alone, *others], group.vocabulary, bounds, figures)
-        for engine in others:
-            engine.stop()
+            compare(group.name, engines, group.vocabulary, bounds, figures)
+        for engine in engines:
+            if engine not in alone:
+                engine.stop()
         for layer in layers:
             _measure_layer(group, alone, layer, figures)
 
 
-def _measure_layer(group: Group, alone: Engine, layer: Variant, figures: Figures) -> None:
+def _measure_layer(group: Group, alone: list[Engine], layer: Variant, figures: Figures) -> None:
     """What an ATen layer costs is told, not bounded; and so is that it does not serve."""
     with ExitStack() as stack:
         try:
-            engines = [alone, *group.start(stack, [layer])]
+            engines = [*alone, *group.start(stack, [layer])]
             compare(f"{group.name}.beside_{layer.name}", engines, group.vocabulary, {}, figures, LAYERS_ROUNDS)
         except RuntimeError as error:
             _tell(str(error))
