@@ -87,6 +87,33 @@ def _act_and_mul(op: Kernel) -> Kernel:
     return kernel
 
 
+LAUNCHED = {
+    "silu": activation.silu_and_mul,
+    "gelu": activation.gelu_and_mul,
+    "gelu_tanh": activation.gelu_tanh_and_mul,
+}
+"""The activations by the names under which they are launched."""
+
+
+def _activation_module(dtype: torch.dtype, fast_math: bool) -> SimpleNamespace:
+    assert fast_math  # as SGLang's own layers have it
+
+    def run_activation(rows: torch.Tensor, out: torch.Tensor, name: str) -> None:
+        assert rows.dim() == out.dim() == 2 and out.shape == (rows.shape[0], rows.shape[1] // 2)
+        assert rows.dtype is out.dtype is dtype and out.is_contiguous()
+        _act_and_mul(LAUNCHED[name])(rows, out)
+
+    return SimpleNamespace(run_activation=run_activation)
+
+
+def _rope_module(is_neox: bool, rope_dim: int, dtype: torch.dtype, q_dtype: torch.dtype) -> SimpleNamespace:
+    def run_rope(q: torch.Tensor, k: torch.Tensor, cos_sin_cache: torch.Tensor, positions: torch.Tensor) -> None:
+        assert (k.dtype, q.dtype, cos_sin_cache.shape[1]) == (dtype, q_dtype, rope_dim)
+        _rotate(q, k, cos_sin_cache, positions, is_neox, rope_dim)
+
+    return SimpleNamespace(run_rope=run_rope)
+
+
 def _layer(weight: torch.Tensor, eps: float) -> SimpleNamespace:
     return SimpleNamespace(weight=weight, variance_epsilon=eps)
 
@@ -188,12 +215,19 @@ def modules() -> dict[str, ModuleType]:
         "gemma_fused_add_rmsnorm": _add_rms_norm(normalization.gemma_rms_norm),
     }
     acts = {name: _act_and_mul(getattr(activation, name)) for name in ACTIVATIONS}
-    rope = {"apply_rope_inplace": _rotate, "rotary_embedding_with_key": _rotate_in_dtype}
+    launched = {"activation_module": _activation_module}
+    rope = {
+        "apply_rope_inplace": _rotate,
+        "rotary_embedding_with_key": _rotate_in_dtype,
+        "_jit_fused_rope_module": _rope_module,
+    }
     found = {
         "sgl_kernel": _module("sgl_kernel", "elementwise.py", norms),
         "sglang.srt.layers.activation": _module("sglang", "srt/layers/activation.py", acts),
         "sglang.srt.layers.layernorm": _module("sglang", "srt/layers/layernorm.py", {"layernorm": _layer_norm}),
-        "sglang.kernels.ops.activation.activation": _module("sglang", "kernels/ops/activation/activation.py", acts),
+        "sglang.kernels.ops.activation.activation": _module(
+            "sglang", "kernels/ops/activation/activation.py", {**acts, **launched}
+        ),
         "sglang.kernels.ops.attention.rope": _module("sglang", "kernels/ops/attention/rope.py", rope),
     }
     for name in ("sglang.srt.layers", "sglang.kernels.ops.activation"):

@@ -31,6 +31,15 @@ def test_values_are_those_of_float64(backend: Backend, op: str, dtype: torch.dty
 
 
 @pytest.mark.parametrize("op", OPS)
+def test_where_sglang_chooses_the_kernel_it_is_called_itself(
+    backend: Backend, op: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend.modules["activation"], "_launcher", None)
+    check(backend, op, backend.randn(257, 1536))
+    assert backend.call(op, None, backend.randn(0, 64)).shape == (0, 32)
+
+
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("shape", [(64,), (2, 3, 64), (2, 1, 5, 96)])
 def test_all_dimensions_but_the_last_count_rows(backend: Backend, op: str, shape: tuple[int, ...]) -> None:
     check(backend, op, backend.randn(*shape))

@@ -47,6 +47,8 @@ def test_every_release_calls_the_kernels_with_the_same_arguments(release: str) -
     rope = "sglang.kernels.ops.attention.rope"
     acts = [f"{home}:{op}" for home in ACTIVATION_HOMES for op in ACTIVATIONS]
     wanted = {
+        f"{ACTIVATION_HOMES[0]}:activation_module": ["dtype", "fast_math"],
+        f"{rope}:_jit_fused_rope_module": ["is_neox", "rope_dim", "dtype", "q_dtype"],
         **{name: ["input", "out"] for name in acts},
         "sglang.srt.layers.layernorm:layernorm": ["input", "gamma", "beta", "eps"],
         f"{rope}:apply_rope_inplace": ["q", "k", "cos_sin_cache", "positions", "is_neox", "rope_dim"],
@@ -62,6 +64,20 @@ def test_every_release_calls_the_kernels_with_the_same_arguments(release: str) -
     assert found == wanted
 
 
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(
+    ("op", "launch"),
+    [
+        (f"{ACTIVATION_HOMES[0]}:_run_activation_inplace", "module.run_activation(input_2d, out_2d, op_name)"),
+        ("sglang.kernels.ops.attention.rope:apply_rope_inplace", "module.run_rope(q, k, cos_sin_cache, positions)"),
+    ],
+)
+def test_every_release_launches_as_we_do(release: str, op: str, launch: str) -> None:
+    function = Sources(source_folder(release)).find(op)
+    assert function is not None and isinstance(function.node, ast.FunctionDef)
+    assert ast.unparse(function.node.body[-1]) == launch
+
+
 @pytest.mark.parametrize(("capability", "home"), [((9, 0), 0), ((8, 0), 0), ((10, 0), 1), ((12, 0), 1)])
 def test_activations_come_from_where_this_device_can_have_every_width(
     capability: tuple[int, int], home: int, monkeypatch: pytest.MonkeyPatch
@@ -70,7 +86,9 @@ def test_activations_come_from_where_this_device_can_have_every_width(
     for name, module in stand_ins.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     wanted = [getattr(sys.modules[ACTIVATION_HOMES[home]], op) for op in ACTIVATIONS]
-    assert list(kernels.activations()) == wanted
+    *found, launcher = kernels.activations()
+    assert found == wanted
+    assert (launcher is None) == (home == 1)  # there SGLang chooses between two kernels
 
 
 def test_sgl_kernel_takes_the_weight_before_epsilon_and_the_residual_before_both() -> None:
@@ -108,5 +126,5 @@ def test_a_cause_is_one_line(error: Exception, cause: str) -> None:
 @pytest.mark.gpu
 def test_all_kernels_load_on_a_gpu() -> None:
     for group in (kernels.activations(), kernels.norms(), kernels.rotaries()):
-        assert all(callable(kernel) for kernel in group)
+        assert all(callable(kernel) for kernel in group if kernel is not None)
     assert kernels.layer_norm() is None or callable(kernels.layer_norm())

@@ -26,19 +26,36 @@ def accepts(obj: Any, x: torch.Tensor) -> Answer:
     return True
 
 
-def _act_and_mul(kernel: Kernel) -> ActAndMul:
+def _act_and_mul(traced: Kernel, name: str) -> ActAndMul:
     def op(obj: Any, x: torch.Tensor) -> torch.Tensor:
-        # Compiled code cannot ask for an address; what it allocates is aligned.
-        if x.is_contiguous() and x.numel() and (is_compiling() or not x.data_ptr() & _MISALIGNED):
-            return kernel(x)
-        if x.numel() == 0:
-            return x.new_empty((*x.shape[:-1], x.shape[-1] // 2))
-        return kernel(x.clone(memory_format=torch.contiguous_format))
+        if _launcher is None or is_compiling():
+            return traced(_readable(x)) if x.numel() else _result(x)
+        y = _result(x)
+        if y.numel():
+            _launcher(x.dtype)(_rows(_readable(x)), _rows(y), name)
+        return y
 
     return op
 
 
+def _result(x: torch.Tensor) -> torch.Tensor:
+    *shape, width = x.shape
+    return x.new_empty(*shape, width // 2)
+
+
+def _readable(x: torch.Tensor) -> torch.Tensor:
+    """x, or a copy as the kernel can read it. Compiled code cannot ask for an address; what it allocates is aligned."""
+    if x.is_contiguous() and (is_compiling() or not x.data_ptr() & _MISALIGNED):
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dim() == 2 else x.view(-1, x.shape[-1])
+
+
 _KERNELS = activations()
-silu_and_mul = _act_and_mul(_KERNELS.silu_and_mul)
-gelu_and_mul = _act_and_mul(_KERNELS.gelu_and_mul)
-gelu_tanh_and_mul = _act_and_mul(_KERNELS.gelu_tanh_and_mul)
+_launcher = _KERNELS.launcher
+silu_and_mul = _act_and_mul(_KERNELS.silu_and_mul, "silu")
+gelu_and_mul = _act_and_mul(_KERNELS.gelu_and_mul, "gelu")
+gelu_tanh_and_mul = _act_and_mul(_KERNELS.gelu_tanh_and_mul, "gelu_tanh")

@@ -9,20 +9,28 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 Kernel = Callable[..., Any]
+Launcher = Callable[..., Kernel]
+"""Gives a kernel as SGLang's op launches it. The op goes through torch, which compiled code needs, and which takes the
+host longer than the launch."""
 
 
 class Activations(NamedTuple):
     """``(input, out=None) -> out``: input ``[..., 2d]``, contiguous, d a multiple of 16 bytes.
 
     SGLang compiles them for the device, and takes sgl_kernel's where d is no multiple of the device's widest vector.
+
+    ``launcher(dtype)`` gives what they launch, ``(input, out, name)``: ``[n, 2d]``, ``[n, d]``, and the name without
+    ``_and_mul``. It is None where SGLang chooses between two kernels at each call.
     """
 
     silu_and_mul: Kernel
     gelu_and_mul: Kernel
     gelu_tanh_and_mul: Kernel
+    launcher: Launcher | None
 
 
 class Norms(NamedTuple):
@@ -44,10 +52,12 @@ class Rotaries(NamedTuple):
     ``rotate(q, k, cos_sin_cache, positions, *, is_neox)``: the cache in float32, and so the arithmetic.
     ``rotate_in_dtype(positions, query, key, head_size, cos_sin_cache, is_neox)``: the cache in query's dtype, and so
     the arithmetic; positions in int64, which nothing checks.
+    ``launcher(is_neox, R, k_dtype, q_dtype)`` gives what ``rotate`` launches, ``(q, k, cos_sin_cache, positions)``.
     """
 
     rotate: Kernel
     rotate_in_dtype: Kernel
+    launcher: Launcher
 
 
 def activations() -> Activations:
@@ -59,9 +69,14 @@ def activations() -> Activations:
         # have any multiple of 16 bytes, and no other is accepted here.
         if torch.cuda.get_device_capability() < (10, 0):
             from sglang.kernels.ops.activation import activation  # noqa: PLC0415 - SGLang's, and starts CUDA
+
+            modules = activation.activation_module
         else:
             from sglang.srt.layers import activation  # noqa: PLC0415 - as above
-        return Activations(activation.silu_and_mul, activation.gelu_and_mul, activation.gelu_tanh_and_mul)
+
+            modules = None
+        launcher = None if modules is None else cache(lambda dtype: modules(dtype).run_activation)
+        return Activations(activation.silu_and_mul, activation.gelu_and_mul, activation.gelu_tanh_and_mul, launcher)
 
 
 def norms() -> Norms:
@@ -90,11 +105,12 @@ def rotaries() -> Rotaries:
     """The rotary embeddings. Raises ImportError."""
     with _explained():
         from sglang.kernels.ops.attention.rope import (  # noqa: PLC0415 - SGLang's, and starts CUDA
+            _jit_fused_rope_module,
             apply_rope_inplace,
             rotary_embedding_with_key,
         )
-    # torch finds the one overload of an op faster when it need not look for it.
-    return Rotaries(getattr(apply_rope_inplace, "default", apply_rope_inplace), rotary_embedding_with_key)
+    launcher = cache(lambda *which: _jit_fused_rope_module(*which).run_rope)
+    return Rotaries(apply_rope_inplace, rotary_embedding_with_key, launcher)
 
 
 @contextmanager

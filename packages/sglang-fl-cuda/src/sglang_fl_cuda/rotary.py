@@ -23,7 +23,7 @@ _KNOWN = "_sglang_fl_cuda_tables"
 _NOTHING = (None, None, None, 0)
 
 _KERNELS = rotaries()
-_rotate, _rotate_in_dtype = _KERNELS.rotate, _KERNELS.rotate_in_dtype
+_rotate, _rotate_in_dtype, _launcher = _KERNELS
 
 
 def accepts(
@@ -74,7 +74,11 @@ def rotary_embedding(
     cache = buffer(obj, "cos_sin_cache")
     positions = position_ids if position_ids.dtype is torch.int64 else position_ids.to(torch.int64)
     if obj.head_size in _FLOAT32_HEADS:
-        _rotate(query, key, cache, positions.contiguous(), is_neox=not rotary_interleaved)
+        if is_compiling():
+            _rotate(query, key, cache, positions.contiguous(), is_neox=not rotary_interleaved)
+        else:
+            launch = _launcher(not rotary_interleaved, query.shape[2], key.dtype, query.dtype)
+            launch(query, key, cache, positions.contiguous())
     else:
         if cache.dtype is not query.dtype:  # SGLang, too, has its layer keep it so
             obj.cos_sin_cache = cache = cache.to(query.dtype)
