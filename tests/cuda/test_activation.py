@@ -31,6 +31,17 @@ def test_values_are_those_of_float64(backend: Backend, op: str, dtype: torch.dty
 
 
 @pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_launch_gives_the_bits_of_the_op_that_compiled_code_calls(
+    backend: Backend, op: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [backend.randn(*shape, dtype=dtype) for shape in ((1, 64), (257, 1536), (2, 3, 64), (9, 28672))]
+    launched = [backend.call(op, None, x) for x in calls]
+    monkeypatch.setattr(backend.modules["activation"], "is_compiling", lambda: True)
+    assert all(torch.equal(backend.call(op, None, x), bits) for x, bits in zip(calls, launched, strict=True))
+
+
+@pytest.mark.parametrize("op", OPS)
 def test_where_sglang_chooses_the_kernel_it_is_called_itself(
     backend: Backend, op: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
