@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.engines import ALONE, FLAGOS, VENDOR, Variant
+from benchmarks.figures import Figures
+from benchmarks.loads import WORKS, compare
+
+
+class Machine:
+    """What engines share. Whoever answers after another engine has answered takes longer."""
+
+    def __init__(self, cold_seconds: float) -> None:
+        self._cold_seconds, self._last = cold_seconds, ""
+
+    def answer(self, engine: str, seconds: float) -> float:
+        cold = self._cold_seconds if engine != self._last else 0.0
+        self._last = engine
+        return seconds + cold
+
+
+class TimedEngine:
+    """An engine that takes ``seconds`` for whatever it is asked."""
+
+    def __init__(self, variant: Variant, name: str, machine: Machine, seconds: float) -> None:
+        self.variant, self._name, self._machine, self._seconds = variant, name, machine, seconds
+
+    def timed(self, prompts: Any, new_tokens: int) -> float:
+        return self._machine.answer(self._name, self._seconds)
+
+
+def figures_of(
+    capsys: pytest.CaptureFixture[str], variants: Sequence[Variant], seconds: Sequence[float], cold: float
+) -> dict[str, float]:
+    machine = Machine(cold)
+    engines: list[Any] = [
+        TimedEngine(variant, str(n), machine, its)
+        for n, (variant, its) in enumerate(zip(variants, seconds, strict=True))
+    ]
+    capsys.readouterr()
+    compare("run", engines, 1000, {}, Figures())
+    found = re.findall(r"^figure run\.(\S+) (\S+)", capsys.readouterr().out, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(1, 4), seconds=st.floats(0.01, 1.0), cold=st.floats(0.0, 1.0))
+def test_an_engine_as_fast_as_sglang_alone_keeps_all_wherever_in_the_order_it_is(
+    count: int, seconds: float, cold: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [Variant(f"other{n}") for n in range(count)]
+    found = figures_of(capsys, [ALONE, *others], [seconds] * (count + 1), cold)
+    assert {found[f"{other.name}.{work}.kept"] for other in others for work in WORKS} == {1.0}
+
+
+def test_the_best_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = figures_of(capsys, [ALONE, VENDOR, ALONE, VENDOR], [0.4, 0.5, 0.5, 0.2], cold=0.1)
+    for label, work in WORKS.items():
+        assert found[f"alone.{label}"] == pytest.approx(work.tokens / 0.4, rel=1e-5)
+        assert found[f"vendor.{label}.kept"] == pytest.approx(2.0)
+        assert found[f"alone.{label}.slowest"] == pytest.approx(0.8)
+        assert found[f"vendor.{label}.slowest"] == pytest.approx(0.4)
+
+
+def test_of_one_engine_nothing_is_the_slowest(capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures_of(capsys, [ALONE, FLAGOS], [0.4, 0.2], cold=0.0)
+    assert not [name for name in found if name.endswith(".slowest")]
