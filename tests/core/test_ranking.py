@@ -190,6 +190,20 @@ def test_what_the_users_order_does_not_name_still_serves_after_it() -> None:
     assert ids(select(OP, offered, SelectionPolicy(per_op_order={OP: ["impl:b"]}))) == ["b", "a"]
 
 
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [
+        (SelectionPolicy(), False),
+        (SelectionPolicy(prefer="reference"), True),
+        (SelectionPolicy(per_op_order={OP: ["reference"]}), True),
+        (SelectionPolicy(prefer="reference", per_op_order={OP: ["vendor"]}), True),
+        (SelectionPolicy(prefer="flagos", per_op_order={OP: ["vendor"]}), False),
+    ],
+)
+def test_what_the_order_or_the_preference_names_was_asked_for(policy: SelectionPolicy, asked: bool) -> None:
+    assert select(OP, [candidate("r", kind=BackendImplKind.REFERENCE)], policy).asked is asked
+
+
 def test_strict_leaves_only_what_the_order_or_else_the_preference_names() -> None:
     offered = [candidate("v"), candidate("r", kind=BackendImplKind.REFERENCE)]
     order = {OP: ["reference"]}

@@ -92,7 +92,7 @@ def select(op: str, candidates: Iterable[Candidate], policy: SelectionPolicy) ->
             + [Verdict(c, None, rejected[id(c)]) for c in last]
         ),
         _rule(op, policy),
-        asked=bool(ranked) and any(matches(ranked[0].impl, token) for token in _wanted(op, policy)),
+        asked=bool(ranked) and any(matches(ranked[0].impl, t) for t in (*policy.order(op), *_preferred(policy))),
     )
 
 
@@ -116,7 +116,11 @@ def _is_wanted(impl: OpImpl, op: str, policy: SelectionPolicy) -> bool:
 
 def _wanted(op: str, policy: SelectionPolicy) -> tuple[str, ...]:
     """The tokens by which the user says what serves ``op``; none where the declared priorities decide."""
-    return policy.order(op) or ((policy.prefer,) if policy.prefer else ())
+    return policy.order(op) or _preferred(policy)
+
+
+def _preferred(policy: SelectionPolicy) -> tuple[str, ...]:
+    return (policy.prefer,) if policy.prefer else ()
 
 
 def _sort_key(impl: OpImpl, op: str, policy: SelectionPolicy) -> tuple[int, bool, int, str]:
