@@ -201,6 +201,7 @@ def test_of_two_distributions_with_one_name_the_second_is_left_out_by_name(insta
     for part in ("plugin 'chip' of b-chip 2.0", "the name 'chip'", "taken by plugin 'chip' of a-chip 1.0"):
         assert part in problem(plugins)
     assert [(plugin.name, plugin.distribution) for plugin in plugins][1:] == [("chip", "a-chip"), ("chip", "b-chip")]
+    assert plugins.problems[0].do == "uninstall b-chip or a-chip"  # to disable the name would leave out both
 
 
 def test_the_references_name_is_taken(install: Install) -> None:

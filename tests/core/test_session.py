@@ -89,6 +89,15 @@ def test_a_broken_plugin_is_reported_and_fatal_only_when_strict(install: Install
         start(PREFER="vendor", STRICT="1")
 
 
+def test_a_plugin_that_is_left_out_after_its_ops_were_taken_serves_none_of_them(install: Install) -> None:
+    late = "\n@hookimpl\ndef sglang_fl_register_communicators(platform):\n    raise OSError('bus')\n"
+    install("acme-chip", GOOD + late)
+    made = start()
+    assert [problem.found for problem in made.plugins.problems] == ["OSError: bus"]
+    assert {candidate.plugin for candidate in made.candidates} == {"reference"}
+    assert made.dispatcher.select("silu_and_mul").require()[0].impl.impl_id == "reference.torch"
+
+
 def test_a_plugin_without_defaults_for_the_platform_may_answer_nothing(install: Install) -> None:
     install("acme-chip", "@hookimpl\ndef sglang_fl_default_settings(platform):\n    return None\n")
     assert start().plugins.problems == []

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CORE = "sglang-fl-core"
+REFERENCE = "reference"
+"""The name of core's own plugin."""
 SPECS = tuple(name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_"))
 
 Record = TypeVar("Record")
@@ -71,7 +73,7 @@ class Plugins:
         from sglang_fl.reference import hooks as reference  # noqa: PLC0415 - a default plugin, not a part of core
 
         plugins = cls(tracer)
-        plugins.add(Plugin("reference", CORE, importlib.metadata.version(CORE)), reference)
+        plugins.add(Plugin(REFERENCE, CORE, importlib.metadata.version(CORE)), reference)
         for entry_point in sorted(importlib.metadata.entry_points(group=PROJECT), key=_entry_point_key):
             if entry_point.name not in disabled:
                 plugins.add_entry_point(entry_point)
@@ -101,7 +103,8 @@ class Plugins:
         taken = next((other for other in self if other.name == plugin.name and other.problem is None), None)
         self._plugins.append(plugin)
         if taken is not None:
-            self.leave_out(plugin, f"the name {plugin.name!r}", f"it is taken by {taken}")
+            do = f"uninstall {plugin.distribution} or {taken.distribution}"
+            self.leave_out(plugin, f"the name {plugin.name!r}", f"it is taken by {taken}", do)
             return
         try:
             misfit = self._register(plugin, module)
@@ -135,10 +138,10 @@ class Plugins:
                 self.leave_out(plugin, f"{kind.__name__} records from its hook {hook}", error)
         return [offer for offer in offers if offer.plugin.problem is None]
 
-    def leave_out(self, plugin: Plugin, asked: str, found: str | BaseException) -> None:
+    def leave_out(self, plugin: Plugin, asked: str, found: str | BaseException, do: str | None = None) -> None:
         """Reports ``plugin`` as broken; it is not called again. An error of ours says itself what to do about it."""
         cause = found if isinstance(found, BaseException) else None
-        do = f"mend or upgrade {plugin.distribution}, or set SGLANG_FL_DISABLED_PLUGINS={plugin.name}"
+        do = do or f"mend or upgrade {plugin.distribution}, or set SGLANG_FL_DISABLED_PLUGINS={plugin.name}"
         if isinstance(cause, SglangFlError):
             asked, found, do = f"{asked}, and there for {cause.asked}", cause.found, cause.do
         elif cause is not None and not isinstance(cause, _Garbage):

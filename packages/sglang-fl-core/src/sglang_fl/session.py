@@ -70,6 +70,8 @@ class Session:
         settings = load_settings(environ, declared, default_settings(plugins, platform, declared))
         candidates = collect_candidates(plugins, platform)
         communicators = collect_communicators(plugins, platform, settings)
+        serving = {plugin.name for plugin in plugins if plugin.problem is None}
+        candidates = tuple(candidate for candidate in candidates if candidate.plugin in serving)
         if settings.strict and plugins.problems:
             raise plugins.problems[0]
         validate(settings, platform, candidates, communicators)
