@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,6 +153,25 @@ def test_any_number_of_implementations_have_ops_of_their_own(ids: list[str]) -> 
             assert torch.equal(fn(None, rows(2, 8)), rows(2, 8)[..., :4] * n)
 
 
+def test_threads_that_meet_at_one_name_get_an_op_each() -> None:
+    switch, meeting = sys.getswitchinterval(), threading.Barrier(4)
+
+    def wrap(n: int) -> Any:
+        meeting.wait()
+        return opaque("silu_and_mul", "vendor.met", lambda obj, x: x[..., :4] * n)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            made = [fn for _ in range(25) for fn in pool.map(wrap, range(4))]
+    finally:
+        sys.setswitchinterval(switch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sglang_fl.opaque.is_compiling", lambda: True)
+        for i, fn in enumerate(made):
+            assert torch.equal(fn(None, rows(2, 8)), rows(2, 8)[..., :4] * (i % 4))
+
+
 def test_a_dispatcher_wraps_what_is_declared_so_once() -> None:
     made = dispatcher(candidate(fn=logging_kernel("silu_and_mul"), traceable=False), reference())
     for dtype in (torch.float32, torch.float64):
@@ -175,6 +197,13 @@ def test_what_cannot_be_imported_is_passed_over_by_the_compiler() -> None:
     made = dispatcher(candidate(fn="nowhere:fn"), reference())
     assert made.for_compiler("silu_and_mul") is REFERENCE["silu_and_mul"]
     assert made.quarantined == ()
+
+
+def test_what_has_failed_is_passed_over_by_the_compiler() -> None:
+    made = dispatcher(candidate(fn=lambda obj, x: x), reference())
+    assert torch.equal(made.call("silu_and_mul", None, rows(3, 8)), silu_and_mul(None, rows(3, 8)))
+    assert len(made.quarantined) == 1
+    assert made.for_compiler("silu_and_mul") is REFERENCE["silu_and_mul"]
 
 
 def test_traceable_is_true_or_false() -> None:

@@ -7,7 +7,6 @@ implementation overwrite, the custom op overwrites, so that its schema says all 
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -53,9 +52,8 @@ class _CustomOps:
 
     def define(self, operands: str, returns: str, run: Function, fake: Function) -> Function:
         """An op of ``operands`` and the layer's state; ``run`` and ``fake`` get a layer, and the operands."""
-        name = self._free_name()
         state = "".join(f", {_TYPES[name]} {name}" for name in self._reads)
-        self._library.define(f"{name}({operands}{state}) -> {returns}")
+        name = self._defined(f"({operands}{state}) -> {returns}")
         self._library.impl(name, self._with_layer(run), "CompositeExplicitAutograd")
         torch.library.register_fake(f"{_NAMESPACE}::{name}", self._with_layer(fake), lib=self._library)
         return getattr(getattr(torch.ops, _NAMESPACE), name).default  # type: ignore[no-any-return]
@@ -72,10 +70,24 @@ class _CustomOps:
 
         return call
 
-    def _free_name(self) -> str:
-        """The implementation's, numbered when it is taken: by its other op, or another dispatcher's."""
-        names = (self._name if n == 0 else f"{self._name}_{n}" for n in itertools.count())
-        return next(name for name in names if not hasattr(getattr(torch.ops, _NAMESPACE), name))
+    def _defined(self, schema: str) -> str:
+        """Defines an op, and returns its name: the implementation's, numbered where that is taken: by its other op, or
+        by another dispatcher's, and in another thread perhaps at this moment."""
+        n = 0
+        while True:
+            name = f"{self._name}_{n}" if n else self._name
+            try:
+                if not _is_defined(name):
+                    self._library.define(name + schema)
+                    return name
+            except RuntimeError:
+                if not _is_defined(name):
+                    raise
+            n += 1
+
+
+def _is_defined(name: str) -> bool:
+    return hasattr(getattr(torch.ops, _NAMESPACE), name)
 
 
 def _wrap_act_and_mul(ops: _CustomOps, fn: Function) -> Function:

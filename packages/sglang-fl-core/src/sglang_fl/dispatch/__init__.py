@@ -123,7 +123,7 @@ class Dispatcher:
         ways: list[tuple[Accepts | None, Function]] = []
         for candidate in ranked[:1] if policy.strict else ranked:
             impl = candidate.impl
-            if impl.graph_safe:
+            if impl.graph_safe and not self._has_failed(impl):
                 try:
                     ways.append((impl.load_accepts(), self._loaded(impl)))
                 except (Exception, SystemExit):
@@ -131,6 +131,9 @@ class Dispatcher:
                 if impl.accepts is None:
                     return _first_accepting(ways)
         return None
+
+    def _has_failed(self, impl: OpImpl) -> bool:
+        return any((link.key.op, link.key.impl_id) == (impl.op, impl.impl_id) for link in self.quarantined)
 
     def _link(self, candidate: Candidate, x: torch.Tensor) -> Link:
         key = Key(candidate.impl.op, candidate.impl.impl_id, x.dtype, x.device)
