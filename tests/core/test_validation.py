@@ -62,7 +62,13 @@ def test_every_layer_and_op_may_be_listed(name: str) -> None:
         ("OOT_BLACKLIST", "RMSNrm", "the layer class or op 'RMSNrm'; found no such.*mean 'RMSNorm'"),
         ("OOT_WHITELIST", "silu_mul", "the layer class or op 'silu_mul'; found no such.*mean 'silu_and_mul'"),
         ("PER_OP", "rmsnorm=vendor", "the op 'rmsnorm'; found no such op.*mean 'rms_norm'"),
-        ("PER_OP", "silu_and_mul=vendor:ascnd", "the vendor 'ascnd'; found no such vendor.*mean 'ascend'"),
+        (
+            "PER_OP",
+            "silu_and_mul=vendor:ascnd",
+            "the vendor of silu_and_mul 'ascnd'; found no such vendor of silu_and_mul.*mean 'ascend'",
+        ),
+        ("PER_OP", "rms_norm=vendor:cuda", "the vendor of rms_norm 'cuda'; found no such vendor of rms_norm"),
+        ("PER_OP", "silu_and_mul=vendor:acmecl", "the vendor of silu_and_mul 'acmecl'; found no such vendor"),
         (
             "PER_OP",
             "silu_and_mul=impl:vendor.asend",
@@ -77,6 +83,20 @@ def test_every_layer_and_op_may_be_listed(name: str) -> None:
 def test_an_unknown_name_is_an_error_that_names_the_setting_and_the_nearest(key: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError, match=rf"SGLANG_FL_{key}.*: asked for {message}"):
         check(**{key: value})
+
+
+def test_the_reference_cannot_be_disabled() -> None:
+    with pytest.raises(SettingsError, match=r"SGLANG_FL_DISABLED_PLUGINS.*'reference'; found that it is core's own"):
+        check(DISABLED_PLUGINS="reference")
+
+
+def test_a_dispatch_log_that_cannot_be_written_is_an_error_before_a_model_loads(tmp_path: Path) -> None:
+    for log, found in ((tmp_path, "a folder"), (tmp_path / "none" / "my.log", "no such folder")):
+        with pytest.raises(SettingsError, match=rf"SGLANG_FL_DISPATCH_LOG.*to write to {log}; found {found}"):
+            check(DISPATCH_LOG=str(log))
+    (tmp_path / "old.log").touch()
+    check(DISPATCH_LOG=str(tmp_path / "old.log"))
+    check(DISPATCH_LOG=str(tmp_path / "new.log"))
 
 
 @pytest.mark.parametrize(("key", "vendors"), [("DENY_VENDORS", "acmecl"), ("ALLOW_VENDORS", "cuda")])

@@ -7,16 +7,13 @@ import pytest
 
 from sglang_fl.errors import SettingsError
 from sglang_fl.settings import Settings, load_settings
+from sglang_fl_flagcx import options as flagcx
+from sglang_fl_flaggems.aten import settings as flaggems
 from tests.core.settings.samples import FLAGGEMS_SETTINGS, load_yaml
 
-FLAGGEMS_VARIABLES = [
-    "USE_FLAGGEMS",
-    "SGLANG_FL_FLAGOS_WHITELIST",
-    "SGLANG_FL_FLAGOS_BLACKLIST",
-    "SGLANG_FLAGGEMS_RECORD",
-    "SGLANG_FLAGGEMS_LOG_PATH",
-    "SGLANG_FLAGGEMS_LOG_ONCE",
-]
+BESIDE_CORE = {"sglang-fl-flaggems": flaggems.SETTINGS, "sglang-fl-flagcx": flagcx.SETTINGS}
+KEYS = [(name, setting.key) for name, settings in BESIDE_CORE.items() for setting in settings]
+FLAGGEMS_VARIABLES = [setting.variable for setting in flaggems.SETTINGS]
 
 
 def test_variables_of_others_are_not_ours() -> None:
@@ -63,10 +60,15 @@ def test_variable_of_flaggems_without_it_is_refused_with_what_to_install(variabl
     assert caught.value.asked == f"{variable} (the environment)"
 
 
-@pytest.mark.parametrize("key", ["use_flaggems", "flagos_whitelist", "flagos_blacklist"])
-def test_key_of_flaggems_without_it_is_refused_with_what_to_install(key: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="install sglang-fl-flaggems"):
+@pytest.mark.parametrize(("backend", "key"), KEYS)
+def test_key_of_a_backend_without_it_is_refused_with_what_to_install(backend: str, key: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"install {backend}"):
         load_yaml(tmp_path, {key: []})
+
+
+def test_variable_that_begins_as_flaggems_do_is_told_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="did you mean 'SGLANG_FLAGGEMS_RECORD'"):
+        load_settings({"SGLANG_FLAGGEMS_RECRD": "1"}, [("sglang-fl-flaggems", one) for one in flaggems.SETTINGS])
 
 
 def test_variable_of_flaggems_written_as_a_key_is_not_blamed_on_an_absent_flaggems(tmp_path: Path) -> None:

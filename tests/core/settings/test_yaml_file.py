@@ -67,6 +67,13 @@ def test_error_of_syntax_is_told_with_its_line(content: str, place: str, tmp_pat
     assert caught.value.asked == f"YAML from {tmp_path / 'my.yaml'}, {place}"
 
 
+def test_a_date_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"asked for YAML from .*my.yaml; found an error there: day is out of range"
+    ):
+        load_yaml(tmp_path, "trace_dir: 2026-02-30")
+
+
 @pytest.mark.parametrize("content", [b"prefer: \xff\xfe\x00", b"prefer: \x00"])
 def test_file_that_is_no_text_is_told(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Iterable, Sequence
 
 from sglang_fl.communication.selection import own_backend, vendor_rejection
@@ -10,7 +11,7 @@ from sglang_fl.errors import SettingsError, nearest
 from sglang_fl.hookspecs import PROJECT
 from sglang_fl.layers import LAYER_NAMES
 from sglang_fl.ops import CONTRACTS
-from sglang_fl.plugins import Offer
+from sglang_fl.plugins import REFERENCE, Offer
 from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
 from sglang_fl.records import Communicator, Platform
@@ -29,6 +30,7 @@ def validate(
     layers = (*LAYER_NAMES, *CONTRACTS)
     if settings.disabled_plugins:  # looking through all that is installed takes a while
         installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
+        _refuse_to_disable_the_reference(settings)
         _known(settings, "disabled_plugins", "plugin", settings.disabled_plugins, installed)
     _known(settings, "allow_vendors", "vendor", settings.allow_vendors or (), vendors)
     _known(settings, "deny_vendors", "vendor", settings.deny_vendors, vendors)
@@ -36,12 +38,14 @@ def validate(
     _known(settings, "oot_whitelist", "layer class or op", settings.oot_whitelist, layers)
     _known(settings, "op_backends", "op", settings.op_backends, CONTRACTS)
     for op, tokens in settings.op_backends.items():
-        ids = {candidate.impl.impl_id for candidate in candidates if candidate.impl.op == op}
-        named = [token.partition(":") for token in tokens if ":" in token]
-        _known(settings, "op_backends", "vendor", [name for kind, _, name in named if kind == "vendor"], vendors)
-        _known(
-            settings, "op_backends", f"implementation of {op}", [name for kind, _, name in named if kind == "impl"], ids
-        )
+        impls = [candidate.impl for candidate in candidates if candidate.impl.op == op]
+        valid = {"vendor": {impl.vendor for impl in impls if impl.vendor}, "impl": {impl.impl_id for impl in impls}}
+        for token in tokens:
+            kind, _, name = token.partition(":")
+            if kind in valid and name:
+                what = f"{'vendor' if kind == 'vendor' else 'implementation'} of {op}"
+                _known(settings, "op_backends", what, [name], valid[kind])
+    _check_dispatch_log(settings)
     _check_communicator(settings, platform, communicators)
 
 
@@ -54,6 +58,28 @@ def _known(settings: Settings, key: str, what: str, names: Iterable[str], valid:
                 found=f"no such {what} on this machine",
                 do=nearest(name, valid),
             )
+
+
+def _refuse_to_disable_the_reference(settings: Settings) -> None:
+    if REFERENCE in settings.disabled_plugins:
+        raise SettingsError(
+            f"setting disabled_plugins ({settings.origin('disabled_plugins')})",
+            asked=f"to do without the plugin {REFERENCE!r}",
+            found="that it is core's own, and always loaded",
+            do="leave it out of the list; SGLANG_FL_OOT_ENABLED=0 leaves all layers to SGLang, and op_backends orders",
+        )
+
+
+def _check_dispatch_log(settings: Settings) -> None:
+    """Now, not in the worker whose model has loaded."""
+    log = settings.dispatch_log
+    if log is not None and (log.is_dir() or not os.access(log if log.exists() else log.absolute().parent, os.W_OK)):
+        raise SettingsError(
+            f"setting dispatch_log ({settings.origin('dispatch_log')})",
+            asked=f"to write to {log.absolute()}",
+            found="a folder" if log.is_dir() else "no such folder, or one that may not be written to",
+            do="name a file in a folder that is there",
+        )
 
 
 def _check_communicator(settings: Settings, platform: Platform, communicators: Sequence[Offer[Communicator]]) -> None:

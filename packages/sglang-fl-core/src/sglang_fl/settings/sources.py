@@ -12,7 +12,8 @@ from sglang_fl.settings.model import CORE, Kind, Origin
 from sglang_fl.settings.vocabulary import Declared, Vocabulary, read_value, rivals
 from sglang_fl.settings.yaml_file import read_yaml
 
-_PREFIX = "SGLANG_FL_"
+_PREFIXES = ("SGLANG_FL_", "SGLANG_FLAGGEMS_")
+"""No variable of another program begins so. SGLang has some that begin with ``SGLANG_FLASHINFER``."""
 BARRED: Mapping[Kind, frozenset[str]] = {
     "platform": frozenset({"enabled", "config", "platform", "disabled_plugins", "trace", "trace_dir"}),
     "yaml": frozenset({"enabled", "config"}),
@@ -20,19 +21,27 @@ BARRED: Mapping[Kind, frozenset[str]] = {
 }
 """What a kind of source cannot set, because it has taken effect before that source is read."""
 
-# Settings of sglang-fl-flaggems, known here so that without it they are refused, not ignored.
-_FLAGGEMS_KEYS = frozenset(
-    {
-        *("use_flaggems", "flagos_whitelist", "flagos_blacklist"),
-        *("flaggems_record", "flaggems_log_path", "flaggems_log_once"),
-    }
-)
-_FLAGGEMS_VARIABLES = frozenset(
-    {
-        *("USE_FLAGGEMS", "SGLANG_FL_FLAGOS_WHITELIST", "SGLANG_FL_FLAGOS_BLACKLIST"),
-        *("SGLANG_FLAGGEMS_RECORD", "SGLANG_FLAGGEMS_LOG_PATH", "SGLANG_FLAGGEMS_LOG_ONCE"),
-    }
-)
+# Settings of the backends beside core, known here so that without their backend they are refused, not ignored.
+_KEYS_OF: Mapping[str, frozenset[str]] = {
+    "sglang-fl-flaggems": frozenset(
+        {
+            *("use_flaggems", "flagos_whitelist", "flagos_blacklist"),
+            *("flaggems_record", "flaggems_log_path", "flaggems_log_once"),
+        }
+    ),
+    "sglang-fl-flagcx": frozenset(
+        {"flagcx_path", "flagcx_use_tuner", "flagcx_use_hetero_comm", "flagcx_custom_op_enable"}
+    ),
+}
+_VARIABLES_OF: Mapping[str, frozenset[str]] = {
+    "sglang-fl-flaggems": frozenset(
+        {
+            *("USE_FLAGGEMS", "SGLANG_FL_FLAGOS_WHITELIST", "SGLANG_FL_FLAGOS_BLACKLIST"),
+            *("SGLANG_FLAGGEMS_RECORD", "SGLANG_FLAGGEMS_LOG_PATH", "SGLANG_FLAGGEMS_LOG_ONCE"),
+        }
+    )
+}
+"""FlagCX's are not among them: it reads them itself, whoever uses it."""
 
 
 class Given(NamedTuple):
@@ -65,8 +74,8 @@ class Written(NamedTuple):
 
 def from_environment(environ: Mapping[str, str], known: Vocabulary) -> Written:
     """The variables that are ours, known or not. An empty one is as good as unset."""
-    ours = {entry.setting.variable for entry in known.values()} | _FLAGGEMS_VARIABLES
-    texts = {name: text.strip() for name, text in environ.items() if name in ours or name.startswith(_PREFIX)}
+    ours = {entry.setting.variable for entry in known.values()}.union(*_VARIABLES_OF.values())
+    texts = {name: text.strip() for name, text in environ.items() if name in ours or name.startswith(_PREFIXES)}
     return Written("environment", "the environment", {name: text for name, text in texts.items() if text})
 
 
@@ -78,7 +87,7 @@ def from_file(path: Path) -> Written:
 def read_defaults(defaults: Iterable[tuple[str, Mapping[str, Any]]], known: Vocabulary) -> Source:
     """What backends give as their platform's defaults, as (distribution, mapping).
 
-    Settings of sglang-fl-flaggems are left out where it is absent: a backend may bring defaults for it without
+    Settings of another backend are left out where it is absent: a backend may bring defaults for it without
     depending on it. Raises SettingsError where two backends differ.
     """
     merged: dict[str, Given] = {}
@@ -127,7 +136,7 @@ def _read_provider(provider: str, content: object, known: Vocabulary) -> Source:
             found=f"a {type(content).__name__}, not a mapping",
             do="return a mapping with the keys of the YAML file",
         )
-    present = {key: value for key, value in content.items() if key in known or key not in _FLAGGEMS_KEYS}
+    present = {key: value for key, value in content.items() if key in known or _owner(key, _KEYS_OF) is None}
     written = Written("platform", f"defaults of {provider}", present)
     check_names(written, known)
     return read(written, known)
@@ -157,13 +166,18 @@ def _check_exclusions(where: str, source: Source, known: Vocabulary) -> None:
 
 
 def _unknown(name: object, written: Written, valid: Iterable[str]) -> SettingsError:
-    if name in (_FLAGGEMS_VARIABLES if written.kind == "environment" else _FLAGGEMS_KEYS):
-        found = "that it is a setting of sglang-fl-flaggems, which is not installed or not loaded"
-        do = "install sglang-fl-flaggems, or leave it out; `sglang-fl plugins` shows what is loaded"
+    owner = _owner(name, _VARIABLES_OF if written.kind == "environment" else _KEYS_OF)
+    if owner is not None:
+        found = f"that it is a setting of {owner}, which is not installed or not loaded"
+        do = f"install {owner}, or leave it out; `sglang-fl plugins` shows what is loaded"
     else:
         found = "no setting of that name, neither core's nor a loaded backend's"
         do = nearest(str(name), valid)
     return SettingsError(CORE, asked=f"{name} ({written.where})", found=found, do=do)
+
+
+def _owner(name: object, names_of: Mapping[str, frozenset[str]]) -> str | None:
+    return next((backend for backend, names in names_of.items() if name in names), None)
 
 
 def _disagreement(key: str, one: Given, other: Given) -> SettingsError:

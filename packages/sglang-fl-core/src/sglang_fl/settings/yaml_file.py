@@ -31,7 +31,7 @@ def read_yaml(path: Path, who: str) -> dict[Any, Any]:
         content = yaml.load(path.read_bytes(), _StrictLoader)
     except OSError as error:
         raise _unreadable(path, who, error) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
         raise _ill_formed(path, who, error) from error
     if content is None:
         return {}
@@ -54,7 +54,7 @@ def _unreadable(path: Path, who: str, error: OSError) -> SettingsError:
     )
 
 
-def _ill_formed(path: Path, who: str, error: yaml.YAMLError) -> SettingsError:
+def _ill_formed(path: Path, who: str, error: Exception) -> SettingsError:
     place, problem = str(path), " ".join(str(error).split())
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         place += f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
