@@ -67,6 +67,7 @@ def test_a_priority_is_a_whole_number_from_0(make: Callable[..., Any], priority:
         *[(platform, "is_available", value) for value in (True, None)],
         *[(platform, "total_memory", value) for value in (None, 2**30)],
         *[(platform, "capabilities", value) for value in (["triton"], frozenset({"tritn"}), "triton")],
+        *[(platform, "kv_pools", value) for value in ({"mah": "acme:Pool"}, ["mha"], None)],
         *[(communicator, "name", value) for value in ("", None)],
         *[(communicator, "create", value) for value in ("acme", None)],
         *[(communicator, "is_available", value) for value in (True, None)],

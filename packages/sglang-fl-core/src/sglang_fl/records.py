@@ -106,6 +106,7 @@ class OpImpl:
 
 Capability = Literal["triton", "graph_capture", "pynccl", "hicache_kernels", "pinned_memory"]
 _CAPABILITIES = frozenset(get_args(Capability))
+_KV_POOLS = frozenset({"mha", "mla", "dsa"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +159,8 @@ class Platform:
         _check_priority(self.priority)
         known = isinstance(self.capabilities, Set) and self.capabilities <= _CAPABILITIES
         _require(known, "capabilities", self.capabilities, f"a set, of {', '.join(sorted(_CAPABILITIES))}")
+        pools = isinstance(self.kv_pools, Mapping) and self.kv_pools.keys() <= _KV_POOLS
+        _require(pools, "kv_pools", self.kv_pools, f"a mapping, from any of {', '.join(sorted(_KV_POOLS))}")
         _require(
             self.in_tree or callable(self.total_memory),
             "total_memory",
