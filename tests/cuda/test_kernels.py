@@ -68,14 +68,38 @@ def test_every_release_calls_the_kernels_with_the_same_arguments(release: str) -
 @pytest.mark.parametrize(
     ("op", "launch"),
     [
-        (f"{ACTIVATION_HOMES[0]}:_run_activation_inplace", "module.run_activation(input_2d, out_2d, op_name)"),
-        ("sglang.kernels.ops.attention.rope:apply_rope_inplace", "module.run_rope(q, k, cos_sin_cache, positions)"),
+        (
+            f"{ACTIVATION_HOMES[0]}:_run_activation_inplace",
+            [
+                "module = activation_module(input.dtype)",
+                "input_2d = input.view(-1, hidden_size * 2)",
+                "out_2d = out.view(-1, hidden_size)",
+                "module.run_activation(input_2d, out_2d, op_name)",
+            ],
+        ),
+        (
+            "sglang.kernels.ops.attention.rope:apply_rope_inplace",
+            [
+                "rope_dim = rope_dim or cos_sin_cache.size(-1)",
+                "module = _jit_fused_rope_module(is_neox, rope_dim, k.dtype, q.dtype)",
+                "module.run_rope(q, k, cos_sin_cache, positions)",
+            ],
+        ),
     ],
 )
-def test_every_release_launches_as_we_do(release: str, op: str, launch: str) -> None:
+def test_every_release_launches_as_we_do(release: str, op: str, launch: list[str]) -> None:
     function = Sources(source_folder(release)).find(op)
     assert function is not None and isinstance(function.node, ast.FunctionDef)
-    assert ast.unparse(function.node.body[-1]) == launch
+    assert [ast.unparse(statement) for statement in function.node.body[-len(launch) :]] == launch
+
+
+def test_where_sglang_logs_its_ops_they_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    for name, module in stand_ins.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    for level, is_logged in (("3", True), ("0", False)):
+        monkeypatch.setenv("SGLANG_KERNEL_API_LOGLEVEL", level)
+        assert (kernels.activations().launcher is None, kernels.rotaries().launcher is None) == (is_logged, is_logged)
 
 
 @pytest.mark.parametrize(("capability", "home"), [((9, 0), 0), ((8, 0), 0), ((10, 0), 1), ((12, 0), 1)])

@@ -80,14 +80,14 @@ def test_values_are_those_of_float64(backend: Backend, head_size: int, dtype: to
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rotary_dim", [32, 64])
-def test_a_launch_gives_the_bits_of_the_op_that_compiled_code_calls(
+def test_a_launch_gives_the_bits_of_the_op_that_dynamo_and_the_profiler_see(
     backend: Backend, dtype: torch.dtype, interleaved: bool, rotary_dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     obj, where = layer(backend, 64, rotary_dim), positions(backend, 33)
     heads = [part[..., :rotary_dim] for part in qkv(backend, 33, 9, 3, 64, dtype)[:2]]
     copies = [part.clone(memory_format=torch.preserve_format) for part in heads]
     launched = call(backend, obj, *heads, where, interleaved)
-    monkeypatch.setattr(backend.modules["rotary"], "is_compiling", lambda: True)
+    monkeypatch.setattr(backend.modules["rotary"], "ops_are_seen", lambda: True)
     traced = call(backend, obj, *copies, where, interleaved)
     assert all(torch.equal(one, other) for one, other in zip(launched, traced, strict=True))
 

@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 from sglang_fl.ops import ActAndMul
 from sglang_fl.records import Answer
 from sglang_fl_cuda.kernels import Kernel, activations
+from sglang_fl_cuda.observers import ops_are_seen
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _MISALIGNED = 31  # the bits of an address that the widest vectors, of 32 bytes, leave at zero
@@ -28,7 +29,7 @@ def accepts(obj: Any, x: torch.Tensor) -> Answer:
 
 def _act_and_mul(traced: Kernel, name: str) -> ActAndMul:
     def op(obj: Any, x: torch.Tensor) -> torch.Tensor:
-        if _launcher is None or is_compiling():
+        if _launcher is None or ops_are_seen():
             return traced(_readable(x)) if x.numel() else _result(x)
         y = _result(x)
         if y.numel():

@@ -7,6 +7,7 @@ model worker, which has imported both by then. What cannot be imported is an Imp
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,8 +15,8 @@ from typing import Any, NamedTuple
 
 Kernel = Callable[..., Any]
 Launcher = Callable[..., Kernel]
-"""Gives a kernel as SGLang's op launches it. The op goes through torch, which compiled code needs, and which takes the
-host longer than the launch."""
+"""Gives a kernel as SGLang's op launches it. The op goes through torch's dispatcher, which takes the host longer than
+the launch; who looks at ops needs it: see ``observers``. From 0.5.23 on SGLang, too, goes past it in eager calls."""
 
 
 class Activations(NamedTuple):
@@ -24,7 +25,7 @@ class Activations(NamedTuple):
     SGLang compiles them for the device, and takes sgl_kernel's where d is no multiple of the device's widest vector.
 
     ``launcher(dtype)`` gives what they launch, ``(input, out, name)``: ``[n, 2d]``, ``[n, d]``, and the name without
-    ``_and_mul``. It is None where SGLang chooses between two kernels at each call.
+    ``_and_mul``. It is None where SGLang chooses between two kernels at each call, or logs its ops.
     """
 
     silu_and_mul: Kernel
@@ -53,11 +54,12 @@ class Rotaries(NamedTuple):
     ``rotate_in_dtype(positions, query, key, head_size, cos_sin_cache, is_neox)``: the cache in query's dtype, and so
     the arithmetic; positions in int64, which nothing checks.
     ``launcher(is_neox, R, k_dtype, q_dtype)`` gives what ``rotate`` launches, ``(q, k, cos_sin_cache, positions)``.
+    It is None where SGLang logs its ops.
     """
 
     rotate: Kernel
     rotate_in_dtype: Kernel
-    launcher: Launcher
+    launcher: Launcher | None
 
 
 def activations() -> Activations:
@@ -70,7 +72,7 @@ def activations() -> Activations:
         if torch.cuda.get_device_capability() < (10, 0):
             from sglang.kernels.ops.activation import activation  # noqa: PLC0415 - SGLang's, and starts CUDA
 
-            modules = activation.activation_module
+            modules = None if _ops_are_logged() else activation.activation_module
         else:
             from sglang.srt.layers import activation  # noqa: PLC0415 - as above
 
@@ -109,8 +111,13 @@ def rotaries() -> Rotaries:
             apply_rope_inplace,
             rotary_embedding_with_key,
         )
-    launcher = cache(lambda *which: _jit_fused_rope_module(*which).run_rope)
+    launcher = None if _ops_are_logged() else cache(lambda *which: _jit_fused_rope_module(*which).run_rope)
     return Rotaries(apply_rope_inplace, rotary_embedding_with_key, launcher)
+
+
+def _ops_are_logged() -> bool:
+    """By ``sglang.kernel_api_logging``, as its users set it."""
+    return os.environ.get("SGLANG_KERNEL_API_LOGLEVEL", "0") != "0"
 
 
 @contextmanager

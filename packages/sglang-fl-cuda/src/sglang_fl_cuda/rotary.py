@@ -15,6 +15,7 @@ from torch.compiler import is_compiling
 from sglang_fl.records import Answer
 from sglang_fl_cuda.attributes import buffer
 from sglang_fl_cuda.kernels import rotaries
+from sglang_fl_cuda.observers import ops_are_seen
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _FLOAT32_HEADS = frozenset((64, 128, 256, 512))
@@ -74,7 +75,7 @@ def rotary_embedding(
     cache = buffer(obj, "cos_sin_cache")
     positions = position_ids if position_ids.dtype is torch.int64 else position_ids.to(torch.int64)
     if obj.head_size in _FLOAT32_HEADS:
-        if is_compiling():
+        if _launcher is None or ops_are_seen():
             _rotate(query, key, cache, positions.contiguous(), is_neox=not rotary_interleaved)
         else:
             launch = _launcher(not rotary_interleaved, query.shape[2], key.dtype, query.dtype)
