@@ -13,6 +13,7 @@ from sglang_fl.settings.model import CORE_SETTINGS
 from sglang_fl_flaggems.aten.names import covered
 from sglang_fl_flaggems.aten.settings import SETTINGS, refuse_what_is_in_vain
 from sglang_fl_flaggems.aten.table import read_table
+from tests.core.samples import run_python
 from tests.flaggems.aten.wheel import search_path
 
 DECLARED = [("sglang-fl-flaggems", setting) for setting in SETTINGS]
@@ -64,6 +65,12 @@ def test_variables_of_a_command_load_and_change_something(
     variables = dict(word.split("=", 1) for word in shlex.split(command) if re.match(r"[A-Z_]+=", word))
 
     assert changes(variables)
+
+
+def test_python_block_calls_what_the_settings_select() -> None:
+    checks = "assert torch.allclose(y, exact, rtol=1e-4) and torch.equal(function(norm, x), y)"
+    done = run_python("\n".join([*blocks("python"), checks]))
+    assert done.returncode == 0, done.stderr
 
 
 CASES = {

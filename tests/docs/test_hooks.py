@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ import torch
 from sglang_fl import OpImpl, Platform
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.plugins import SPECS
+from sglang_fl.records import Capability
+from sglang_fl.settings import load_settings
 from tests.core.samples import CPU
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +66,16 @@ def test_the_package_readme_declares_an_op_for_its_own_platform_only() -> None:
     mychip = Platform(name="mychip", device_type="mychip", is_available=lambda: True, in_tree=True)
     assert [impl.op for impl in register_ops(mychip)] == ["silu_and_mul"]
     assert register_ops(CPU) == []
+
+
+def test_the_example_setting_is_one_that_users_can_set() -> None:
+    names = _run(PAGE)
+    declared = [("mychip", setting) for setting in names["sglang_fl_register_settings"]()]
+    settings = load_settings({"SGLANG_FL_MYCHIP_STREAMS": "4"}, declared)
+    assert settings.of_backends == {"mychip_streams": 4}
+    names["sglang_fl_activate"](CPU, settings)
+
+
+def test_every_capability_has_a_row() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (?!`)", PAGE.read_text().partition("| capability |")[2], re.MULTILINE)
+    assert rows == list(get_args(Capability))
