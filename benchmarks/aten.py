@@ -1,7 +1,8 @@
 """FlagGems' functions for PyTorch's own ops beside PyTorch's, on the samples that PyTorch tests itself with.
 
 Whatever overloads of ATen a sample's call comes down to are called on copies, too, by FlagGems' function where it has
-one. Told are those whose results, or what they wrote, are not PyTorch's: ``--rows FILE`` has an example of each.
+one: with strided tensors, with NaN and infinity, in place, and into an ``out``. Told are those whose results, or what
+they wrote, are not PyTorch's: ``--rows FILE`` has an example of each.
 
     pip install expecttest                    (PyTorch's samples need it)
     python -m benchmarks.aten [--rows FILE] [--json FILE] [--seconds S]
@@ -29,7 +30,8 @@ from sglang_fl_flaggems.aten.table import installed_package, read_release
 
 DEVICE_TYPE = "cuda"
 PROCESSES = 14
-DTYPES = (torch.float32, torch.bfloat16, torch.int64, torch.bool)
+DTYPES = (torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64)
+EXTREMES = (float("nan"), float("inf"), float("-inf"))
 SAMPLES = 40
 """The most of an op and dtype."""
 
@@ -143,12 +145,33 @@ def _calls(op: Any, dtype: torch.dtype) -> Iterator[Callable[[], Any]]:
     except Exception:  # samples that this machine cannot make
         return
     for sample in samples:
-        for given in (sample, _strided(sample)):
+        for given in (sample, _strided(sample), _extreme(sample)):
             if given is None:
                 continue
-            for fn in (op.op, op.inplace_variant):
+            for fn in (op.op, op.inplace_variant, _into_out(op.op) if op.supports_out else None):
                 if fn is not None:
                     yield lambda fn=fn, given=given: fn(given.input, *given.args, **given.kwargs)
+
+
+def _into_out(fn: Callable[..., Any]) -> Callable[..., None]:
+    """``fn`` writing into a tensor, and into one that is not contiguous."""
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        own = fn(*args, **kwargs)
+        for out in (torch.empty_like(own), own.new_empty((*own.shape, 2))[..., 0]):
+            fn(*args, out=out, **kwargs)
+
+    return call
+
+
+def _extreme(sample: Any) -> Any:
+    """The sample with NaN and infinite numbers in its input, or None where that takes none."""
+    x = sample.input
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.numel() < len(EXTREMES):
+        return None
+    x = x.detach().clone(memory_format=torch.contiguous_format)
+    x.view(-1)[: len(EXTREMES)] = torch.tensor(EXTREMES, dtype=x.dtype, device=x.device)
+    return type(sample)(x, args=sample.args, kwargs=sample.kwargs)
 
 
 def _strided(sample: Any) -> Any:

@@ -154,5 +154,6 @@ def _told(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
-        return f"{dtype}{list(value.shape)}" + ("" if value.is_contiguous() else f" of strides {list(value.stride())}")
+        layout = "" if value.is_contiguous() else f" of strides {list(value.stride())}"
+        return f"{dtype}{list(value.shape)}{layout}{'' if value.isfinite().all() else ' with NaN or infinity'}"
     return f"[{', '.join(map(_word, value))}]" if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.aten import _calls, _extreme
+from benchmarks.beside import Beside
+
+
+@dataclass
+class Sample:
+    """As PyTorch's ``SampleInput``, which needs a package that nothing else here does."""
+
+    input: torch.Tensor
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def noncontiguous(self) -> Sample:
+        return Sample(self.input.repeat_interleave(2, dim=-1)[..., ::2], self.args, self.kwargs)
+
+
+def asinh() -> SimpleNamespace:
+    """As PyTorch's ``OpInfo`` of it."""
+    return SimpleNamespace(
+        op=torch.asinh,
+        inplace_variant=torch.Tensor.asinh_,
+        supports_out=True,
+        sample_inputs=lambda device, dtype: [Sample(torch.randn(2, 3, dtype=dtype))],
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("overload", ["asinh", "asinh_", "asinh.out"])
+def test_samples_are_strided_extreme_in_place_and_written_into_out(overload: str, dtype: torch.dtype) -> None:
+    given: list[Any] = []
+    beside = Beside({overload: lambda *args, **kwargs: given.append((args[0], kwargs.get("out")))}, "cpu")
+    for call in _calls(asinh(), dtype):
+        with torch.no_grad(), beside:
+            call()
+    assert {x.is_contiguous() for x, _ in given} == {True, False}
+    assert any(bool(x.isnan().any() and x.isinf().any()) for x, _ in given) == dtype.is_floating_point
+    outs = {out.is_contiguous() for _, out in given if out is not None}
+    assert outs == ({True, False} if overload == "asinh.out" else set())
+
+
+def test_what_has_no_room_for_extremes_or_takes_none_is_left() -> None:
+    assert _extreme(Sample(torch.randn(2))) is None
+    assert _extreme(Sample(torch.arange(9))) is None
