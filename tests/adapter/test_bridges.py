@@ -133,6 +133,17 @@ def test_a_rotary_embedding_without_a_key_rotates_the_query(layers: SimpleNamesp
     _same(got, theirs)
 
 
+@pytest.mark.parametrize("rotary_dim", [64, 32])
+def test_what_a_rotary_embedding_is_given_is_rotated_as_llama_4_needs_it(
+    layers: SimpleNamespace, rotary_dim: int
+) -> None:
+    layer = layers.RotaryEmbedding(64, rotary_dim, 128, 10000, True, torch.float32)
+    rows = torch.randn(5, 256 + 128)
+    theirs = torch.cat(layer.forward_native(torch.arange(5), *rows.clone().split([256, 128], dim=-1)), dim=-1)
+    _bound(layer)(torch.arange(5), *rows.split([256, 128], dim=-1))
+    _same(rows, theirs)
+
+
 def test_a_rotary_embedding_takes_no_tokens(layers: SimpleNamespace) -> None:
     layer = _bound(layers.RotaryEmbedding(64, 64, 128, 10000, True, torch.float32))
     q, k = layer(torch.arange(0), torch.randn(0, 256), torch.randn(0, 128))

@@ -88,6 +88,15 @@ def test_who_listens_to_launches_hears_them(monkeypatch: pytest.MonkeyPatch, hoo
     assert compiled.launched == []
 
 
+@pytest.mark.parametrize("hook", ["launch_enter_hook", "launch_exit_hook"])
+@pytest.mark.parametrize("instead", [None, print])
+def test_where_a_hook_has_been_replaced_triton_launches_itself(
+    monkeypatch: pytest.MonkeyPatch, hook: str, instead: Any
+) -> None:
+    monkeypatch.setattr(triton.knobs.runtime, hook, instead)
+    assert launch._relaunch(Compiled(), DEVICE, CONSTANTS) is None
+
+
 def test_a_kernel_is_launched_on_its_own_device(monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
     class Entered:
         def __init__(self, index: int) -> None:

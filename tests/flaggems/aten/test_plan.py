@@ -85,6 +85,16 @@ def test_a_whitelist_of_what_this_pytorch_lacks_is_an_error_and_a_blacklist_of_i
     assert replaced(on(blacklist="newer_op")) == replaced(on())
 
 
+@pytest.mark.parametrize("whitelist", ["mm.out,mm.default,mm", "mm,mm.out", "mm,aten::mm"])
+def test_a_name_whose_ops_others_have_named_too_is_no_error(whitelist: str) -> None:
+    assert replaced(on(whitelist=whitelist)) == {"mm", "mm.out"}
+
+
+def test_a_platforms_whitelist_may_name_what_this_pytorch_lacks(given: Given) -> None:
+    settings = given({"USE_FLAGGEMS": "1"}, defaults={"flagos_whitelist": ["mm", "newer_op"]})
+    assert replaced(settings) == {"mm", "mm.out"}
+
+
 def test_a_platforms_defaults_may_name_what_another_flaggems_has(given: Given) -> None:
     settings = given({"USE_FLAGGEMS": "1"}, defaults={"flagos_blacklist": ["count_nonzero", "mul"]})
     assert "mul.Tensor" not in replaced(settings)

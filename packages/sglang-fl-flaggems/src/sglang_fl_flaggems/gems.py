@@ -36,7 +36,7 @@ def rms_norm(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) ->
         return flag_gems.rms_norm(x, shape, weight, epsilon) if x.numel() else torch.empty_like(x)
     if not x.numel():
         return x, residual.to(x.dtype)
-    if residual.dtype == x.dtype and residual is not x:
+    if residual.dtype == x.dtype and residual.data_ptr() != x.data_ptr():
         return flag_gems.fused_add_rms_norm(x, residual, shape, weight, epsilon)
     wide = torch.promote_types(x.dtype, residual.dtype)
     y, total = flag_gems.fused_add_rms_norm(x.to(wide), residual.to(wide, copy=True), shape, weight, epsilon)

@@ -78,12 +78,19 @@ def _load_model(session: Session, binder: Binder) -> Any:
             activated = True
             session.activate()
             _complain(_unreplaced(session), session)
-        binder.batch_invariant = bool(getattr(runner.server_args, "enable_deterministic_inference", False))
+        binder.batch_invariant = _is_deterministic()
         result = original(runner, *args, **kwargs)
         check_and_report(runner.model, session, binder)
         return result
 
     return load
+
+
+def _is_deterministic() -> bool:
+    """As SGLang has resolved its arguments: others than the one of that name ask for it, too."""
+    from sglang.srt.runtime_context import get_exec  # noqa: PLC0415 - in a worker alone it can be asked
+
+    return bool(get_exec().deterministic.enable_deterministic_inference)
 
 
 def _module(method: str) -> str:

@@ -15,7 +15,7 @@ from .defects import silently_wrong
 from .plan import plan, unknown_defaults, wrong_and_wanted
 from .record import Wrap, recorder
 from .registration import as_it_is, has_op, own_rule, register, rows_of
-from .settings import WHO, refuse_what_is_in_vain, suspended
+from .settings import WHO, by_user, refuse_what_is_in_vain, suspended
 from .table import PACKAGE, Table, installed_package, read_release, read_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def activate(platform: Platform, settings: Settings) -> None:
     _warn(wrong_and_wanted(asked, wrong))
     flag_gems = _imported(table, settings)
     register({row.name for row in asked if row.replaced}, flag_gems, _wrap(settings))
-    _refuse_differences(asked, table, flag_gems, is_by_name=settings.of_backends["flagos_whitelist"] != ())
+    _refuse_differences(asked, table, flag_gems, is_by_name=by_user(settings, "flagos_whitelist"))
 
 
 def _wrap(settings: Settings) -> Wrap | None:

@@ -53,8 +53,9 @@ def plan(
         return [_row(table, key, False, f"{switch} is off") for key in sorted(table)]
     whitelist = _read("flagos_whitelist", table, settings)
     blacklist = _read("flagos_blacklist", table, settings)
-    _refuse_absent(whitelist, has_op)
     wanted = whitelist.names if by_user(settings, "flagos_whitelist") else {}
+    if wanted:
+        _refuse_absent(whitelist.title, settings.of_backends["flagos_whitelist"], table, has_op)
     return [
         _row(table, key, False, f"{WRONG}: {wrong[key]}")
         if key in wrong and key not in wanted and has_op(key)
@@ -113,14 +114,13 @@ def _read(key: str, table: Table, settings: Settings) -> _List:
     return read
 
 
-def _refuse_absent(whitelist: _List, has_op: Callable[[str], bool]) -> None:
+def _refuse_absent(title: str, names: Iterable[str], table: Table, has_op: Callable[[str], bool]) -> None:
     """A name may cover an overload of another PyTorch's, but not only such ones."""
-    present = {name for key, name in whitelist.names.items() if has_op(key)}
-    for name in whitelist.names.values():
-        if name not in present:
+    for name in names:
+        if not any(map(has_op, covered(name, table))):
             raise SglangFlError(
                 WHO,
-                asked=f"{name!r} in {whitelist.title}",
+                asked=f"{name!r} in {title}",
                 found="that this PyTorch has no such op",
                 do=f"leave {name!r} out",
             )

@@ -46,9 +46,12 @@ def dense(rows: torch.Tensor) -> torch.Tensor:
 
 
 def writable(rows: torch.Tensor) -> torch.Tensor:
-    """As :func:`dense`, but a copy, too, where rows share memory and so cannot be overwritten."""
+    """As :func:`dense`, but a copy, too, where rows share memory and so cannot be overwritten.
+
+    A lone row whose stride is so is copied as well: a launch for it is made again for others of that stride.
+    """
     rows = dense(rows)
-    return rows if rows.stride()[0] >= rows.shape[1] else rows.contiguous()
+    return rows if rows.stride()[0] >= rows.shape[1] else rows.clone(memory_format=torch.contiguous_format)
 
 
 def in_shape(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

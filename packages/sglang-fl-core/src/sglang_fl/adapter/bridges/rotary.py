@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from sglang.srt.utils import is_npu
 
 from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
 
@@ -13,6 +14,7 @@ def _rotary(layer: Any, fn: Forward, own: Forward) -> Forward:
     buffers, state = layer._buffers, layer.__dict__
     head_size, rotary_dim = layer.head_size, layer.rotary_dim
     partial, interleaved = rotary_dim != head_size, not layer.is_neox_style
+    in_place = not is_npu()  # Llama 4 goes on with what it gave; on an NPU alone it takes what it gets
     cache = cos = sin = None
 
     def heads(rows: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,17 +46,22 @@ def _rotary(layer: Any, fn: Forward, own: Forward) -> Forward:
         q_heads, q = heads(query, tokens)
         if key is None:
             rotated_q, _ = fn(layer, q, None, cos, sin, positions, interleaved, True)
-            return _whole(query, q_heads, q, rotated_q), None
+            return _whole(query, q_heads, q, rotated_q, in_place), None
         k_heads, k = heads(key, tokens)
         rotated_q, rotated_k = fn(layer, q, k, cos, sin, positions, interleaved, True)
-        return _whole(query, q_heads, q, rotated_q), _whole(key, k_heads, k, rotated_k)
+        return _whole(query, q_heads, q, rotated_q, in_place), _whole(key, k_heads, k, rotated_k, in_place)
 
     return forward
 
 
-def _whole(rows: torch.Tensor, heads: torch.Tensor, part: torch.Tensor, rotated: torch.Tensor) -> torch.Tensor:
+def _whole(
+    rows: torch.Tensor, heads: torch.Tensor, part: torch.Tensor, rotated: torch.Tensor, in_place: bool
+) -> torch.Tensor:
     """The rows with ``part`` of their heads rotated."""
-    if rotated is part:  # in place: the rows hold it already
+    if rotated is part:  # the rows hold it already
+        return rows
+    if in_place:
+        part.copy_(rotated)
         return rows
     if part is not heads:
         rotated = torch.cat((rotated, heads[..., part.shape[-1] :]), dim=-1)
