@@ -195,6 +195,15 @@ def test_triton_is_asked_anew_every_time_for_what_no_kernel_takes_as_it_is(
     assert kernel.launches == (3, 0)
 
 
+@pytest.mark.parametrize("name", ["x", "residual"])
+def test_a_lone_row_is_no_precedent_for_rows_that_share_memory(kernel: Kernel, name: str) -> None:
+    op, shared = rms_norm._norm(0.0), torch.zeros(1, 64).expand(3, 64)
+    lone = {"x": rows(1, 64), "residual": rows(1, 64), name: shared[:1]}
+    op(**norm(**lone))
+    op(**norm_of_a_sum(**{name: shared}))
+    assert kernel.launches == (2, 0)
+
+
 def test_x_as_its_own_residual_is_never_launched_as_two_tensors(kernel: Kernel) -> None:
     op, x = rms_norm._norm(0.0), rows(3, 64)
     op(**norm_of_a_sum())

@@ -44,6 +44,14 @@ FAULTY = """
                 if output.dtype == torch.int8 and input.numel() > 1024:
                     output[-1] = 0
 
+            def all_gatherv(self, output, input, sizes):
+                super().all_gatherv(output, input, sizes)
+                input.zero_()
+
+            def send(self, tensor, destination):
+                short = tensor.bfloat16() if tensor.is_floating_point() else tensor
+                super().send(short.to(tensor.dtype), destination)
+
             def isend(self, tensor, destination):
                 os._exit(3)
 
@@ -75,6 +83,8 @@ FAULTS = {
     "reduce_scatter": "a part of the sum of",
     "broadcast": "what rank 1 has",
     "all_gather": "all parts of 65537 torch.int8: element 131073 is 0",
+    "all_gatherv": "the input, which stays,",
+    "send_and_recv": "what rank 1 sent of 7 torch.float16: element 0",
     "isend_and_recv": "it ended, or hung, after send_and_recv",
 }
 """Case -> what it must tell."""
@@ -87,7 +97,7 @@ def test_a_faulty_collective_is_caught_by_the_case_named_for_it(ranks: Ranks, ca
     assert FAULTS[case] in str(caught.value)
 
 
-@pytest.mark.parametrize("case", ["create", "all_reduce_in_place", "all_gatherv", "reduce_scatterv", "send_and_recv"])
+@pytest.mark.parametrize("case", ["create", "all_reduce_in_place", "reduce_scatterv"])
 def test_a_right_one_beside_it_passes(ranks: Ranks, case: str) -> None:
     suite.test_every_rank_gets_what_it_should(subject(), ranks, case)
 

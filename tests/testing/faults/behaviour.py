@@ -40,6 +40,17 @@ def answers_in_one_buffer(obj: Any, x: torch.Tensor) -> torch.Tensor:
     return _buffers.setdefault((y.shape, y.dtype), torch.empty_like(y)).copy_(y)
 
 
+@fault("silu_and_mul", "test_results_of_earlier_calls_stay")
+def answers_in_a_buffer_of_the_layer(obj: Any, x: torch.Tensor) -> torch.Tensor:
+    y = silu(x)
+    return vars(obj).setdefault("buffer", torch.empty_like(y)).copy_(y)
+
+
+@fault("silu_and_mul", "test_results_of_earlier_calls_stay")
+def answers_as_the_layer_did_first(obj: Any, x: torch.Tensor) -> torch.Tensor:
+    return vars(obj).setdefault("answer", silu(x)).clone()
+
+
 @fault("gemma_rms_norm", "test_a_changed_weight_counts")
 def prepares_the_weight_once(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
     if "prepared" not in vars(obj):

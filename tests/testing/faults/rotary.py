@@ -50,3 +50,10 @@ def turns_in_place_whatever_is_asked(obj, query, key, cos, sin, position_ids, ro
     return tuple(
         None if x is None else x.copy_(rotate(x, cos, sin, position_ids, rotary_interleaved)) for x in (query, key)
     )
+
+
+@fault("rotary_embedding", "test_results_of_earlier_calls_stay")
+def keeps_the_rows_of_its_tables(obj, query, key, cos, sin, position_ids, rotary_interleaved=False, inplace=True):  # type: ignore[no-untyped-def]
+    rows = vars(obj).setdefault("rows", (cos[position_ids], sin[position_ids]))
+    each = torch.arange(len(position_ids), device=position_ids.device)
+    return tuple(None if x is None else rotate(x, *rows, each, rotary_interleaved) for x in (query, key))

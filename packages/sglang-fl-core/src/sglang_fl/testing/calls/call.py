@@ -72,13 +72,16 @@ class Call:
         return Given(replace(self, layer=layer, inputs={name: moved(value) for name, value in self.inputs.items()}))
 
     def varied(self) -> Call:
-        """The same call with other numbers in the activations and weights."""
+        """The same call with other numbers in the activations and weights, and at other positions."""
 
         def other(name: str, value: Any) -> Any:
-            if not isinstance(value, Placed) or name in ("cos", "sin", "cos_sin_cache", "position_ids"):
+            if not isinstance(value, Placed) or name in ("cos", "sin", "cos_sin_cache"):
                 return value
             changed = value.within(value.memory.clone())
-            changed.tensor.mul_(-0.5).add_(0.125)
+            if name == "position_ids":  # counted from the other end of the tables
+                changed.tensor.neg_().add_(self.inputs["cos"].tensor.shape[0] - 1)
+            else:
+                changed.tensor.mul_(-0.5).add_(0.125)
             return changed
 
         layer = {name: other(name, value) for name, value in self.layer.items()}

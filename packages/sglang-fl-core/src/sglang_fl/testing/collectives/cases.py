@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,17 +33,29 @@ class End:
         """What it takes, in the same order in every rank."""
         return sorted(self.made.dtypes[collective], key=str)
 
+    def numbers(self, rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """What ``rank`` has to move: numbers that take all bits of the dtype, so that none may be lost on the way."""
+        random = torch.Generator().manual_seed(1000 * rank + count)
+        if dtype.is_floating_point:
+            numbers = torch.randn(count, generator=random, dtype=torch.float64).to(dtype)
+        elif dtype is torch.bool:
+            numbers = torch.randint(2, (count,), generator=random).to(dtype)
+        else:
+            least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+            numbers = torch.randint(least, most, (count,), generator=random, dtype=dtype)
+        return numbers.to(self.group.device)
+
+    def all_numbers(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        """What each rank has to move."""
+        return [self.numbers(rank, count, dtype) for rank in range(self.group.size)]
+
     def part(self, rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """What ``rank`` puts in: small whole numbers, so that every order of adding gives one sum."""
+        """What ``rank`` adds: small whole numbers, so that every order of adding gives one sum."""
         return ((torch.arange(count, device=self.group.device) + 3 * rank) % 5).to(dtype)
 
-    def parts(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
-        """What each rank puts in."""
-        return [self.part(rank, count, dtype) for rank in range(self.group.size)]
-
     def total(self, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """The sum of what they put in."""
-        return torch.stack(self.parts(count, dtype)).sum(0).to(dtype)
+        """The sum of what they add."""
+        return torch.stack([self.part(rank, count, dtype) for rank in range(self.group.size)]).sum(0).to(dtype)
 
     def empty(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A result to be: of numbers that none should keep."""
@@ -88,18 +101,20 @@ def _all_reduce_in_place(end: End, count: int, dtype: torch.dtype) -> Checks:
 
 
 def _all_gather(end: End, count: int, dtype: torch.dtype) -> Checks:
-    output = end.empty(count * end.group.size, dtype)
-    end.made.all_gather(output, end.part(end.me, count, dtype))
-    yield "all parts", output, torch.cat(end.parts(count, dtype))
+    mine, output = end.numbers(end.me, count, dtype), end.empty(count * end.group.size, dtype)
+    end.made.all_gather(output, mine)
+    yield "all parts", output, torch.cat(end.all_numbers(count, dtype))
+    yield "the input, which stays,", mine, end.numbers(end.me, count, dtype)
 
 
 def _all_gatherv(end: End, count: int, dtype: torch.dtype) -> Checks:
     for empty in range(end.group.size):  # each rank in turn has nothing
         sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
-        parts = [end.part(rank, size, dtype) for rank, size in enumerate(sizes)]
-        output = end.empty(sum(sizes), dtype)
-        end.made.all_gatherv(output, parts[end.me], sizes)
+        parts = [end.numbers(rank, size, dtype) for rank, size in enumerate(sizes)]
+        mine, output = parts[end.me].clone(), end.empty(sum(sizes), dtype)
+        end.made.all_gatherv(output, mine, sizes)
         yield f"all parts, none of rank {empty},", output, torch.cat(parts)
+        yield "the input, which stays,", mine, parts[end.me]
 
 
 def _reduce_scatter(end: End, count: int, dtype: torch.dtype) -> Checks:
@@ -113,25 +128,27 @@ def _reduce_scatter(end: End, count: int, dtype: torch.dtype) -> Checks:
 def _reduce_scatterv(end: End, count: int, dtype: torch.dtype) -> Checks:
     for empty in range(end.group.size):
         sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
-        output = end.empty(sizes[end.me], dtype)
-        end.made.reduce_scatterv(output, end.part(end.me, sum(sizes), dtype), sizes)
+        whole, output = end.part(end.me, sum(sizes), dtype), end.empty(sizes[end.me], dtype)
+        end.made.reduce_scatterv(output, whole, sizes)
         wanted = end.total(sum(sizes), dtype).split(sizes)[end.me]
         yield f"a part of the sum, none for rank {empty},", output, wanted
+        yield "the input, which stays,", whole, end.part(end.me, sum(sizes), dtype)
 
 
 def _all_to_all(end: End, count: int, dtype: torch.dtype) -> Checks:
     size = end.group.size
-    output = end.empty(count * size, dtype)
-    end.made.all_to_all(output, end.part(end.me, count * size, dtype))
-    theirs = end.parts(count * size, dtype)
+    mine, output = end.numbers(end.me, count * size, dtype), end.empty(count * size, dtype)
+    end.made.all_to_all(output, mine)
+    theirs = end.all_numbers(count * size, dtype)
     yield "a part of each", output, torch.cat([whole.chunk(size)[end.me] for whole in theirs])
+    yield "the input, which stays,", mine, theirs[end.me]
 
 
 def _broadcast(end: End, count: int, dtype: torch.dtype) -> Checks:
     for source in range(end.group.size):
-        mine = end.part(end.me, count, dtype)
+        mine = end.numbers(end.me, count, dtype)
         end.made.broadcast(mine, source)
-        yield f"what rank {source} has", mine, end.part(source, count, dtype)
+        yield f"what rank {source} has", mine, end.numbers(source, count, dtype)
 
 
 def _send(end: End, count: int, dtype: torch.dtype) -> Checks:
@@ -147,32 +164,35 @@ def _pass(end: End, count: int, dtype: torch.dtype, send: Callable[[torch.Tensor
     for source in range(end.group.size):
         destination = (source + 1) % end.group.size
         if end.me == source:
-            send(end.part(source, count, dtype), destination)
+            mine = end.numbers(source, count, dtype)
+            send(mine, destination)
+            yield "what was sent, which stays,", mine, end.numbers(source, count, dtype)
         if end.me == destination:
             got = end.empty(count, dtype)
             end.made.recv(got, source)
-            yield f"what rank {source} sent", got, end.part(source, count, dtype)
+            yield f"what rank {source} sent", got, end.numbers(source, count, dtype)
 
 
 def _exchange_in_a_batch(end: End) -> Checks:
     size = end.group.size
     before, behind = (end.me - 1) % size, (end.me + 1) % size
     for dtype in end.dtypes("send"):
-        mine, got = end.part(end.me, 1024, dtype), end.empty(1024, dtype)
+        mine, got = end.numbers(end.me, 1024, dtype), end.empty(1024, dtype)
         with end.made.batch():
             end.made.send(mine, behind)
             end.made.recv(got, before)
-        yield f"what rank {before} sent at the same time, {dtype}", got, end.part(before, 1024, dtype)
+        yield f"what rank {before} sent at the same time, {dtype}", got, end.numbers(before, 1024, dtype)
 
 
 def _gathers_in_a_batch(end: End) -> Checks:
-    outputs = [end.empty(7 * end.group.size, torch.float32) for _ in range(2)]
-    inputs = [end.part(end.me, 7, torch.float32) + plus for plus in range(2)]
-    with end.made.batch():
-        for output, mine in zip(outputs, inputs, strict=True):
-            end.made.all_gather(output, mine)
-    for plus, output in enumerate(outputs):
-        yield f"gather {plus} of a batch", output, torch.cat(end.parts(7, torch.float32)) + plus
+    for dtype in end.dtypes("all_gather"):
+        outputs = [end.empty(count * end.group.size, dtype) for count in (7, 8)]
+        inputs = [end.numbers(end.me, count, dtype) for count in (7, 8)]
+        with end.made.batch():
+            for output, mine in zip(outputs, inputs, strict=True):
+                end.made.all_gather(output, mine)
+        for count, output in zip((7, 8), outputs, strict=True):
+            yield f"gather of {count} in a batch, {dtype}", output, torch.cat(end.all_numbers(count, dtype))
 
 
 def _one_sum_for_all(end: End) -> Checks:
@@ -187,10 +207,13 @@ def _one_sum_for_all(end: End) -> Checks:
 
 
 def _many_in_a_row(end: End) -> Checks:
-    counter = torch.ones(3, device=end.group.device)
-    for _ in range(20):
-        end.made.all_reduce(counter, counter)
-    yield "20 sums of sums", counter, torch.full_like(counter, float(end.group.size**20))
+    times = int(math.log(100, end.group.size))  # such a sum is exact in every dtype
+    for dtype in end.dtypes("all_reduce"):
+        for _ in range(4):
+            counter = torch.ones(3, device=end.group.device).to(dtype)
+            for _ in range(times):
+                end.made.all_reduce(counter, counter)
+            yield f"{times} sums of sums of {dtype}", counter, torch.full_like(counter, end.group.size**times)
 
 
 CASES: dict[str, Case] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sglang_fl.testing.calls.call import Call
@@ -38,16 +40,21 @@ def test_later_calls_are_as_right_as_the_first(op: OpUnderTest) -> None:
 
 @pytest.mark.L3
 def test_results_of_earlier_calls_stay(op: OpUnderTest) -> None:
-    """A result is the caller's: no later call writes to it."""
+    """A result is the caller's: no later call of the same layer writes to it, or is answered with it."""
 
     def check(call: Call) -> None:
         first = op.run(call)
         if first is None:
             return
         kept = Outcome(first.given, tuple(None if one is None else one.clone() for one in first.results))
-        op.run(call.varied())
+        other = replace(call.varied(), layer=call.layer)
+        later = other.on(op.device)
+        later.obj = first.given.obj
+        second = op.run_given(other, later)
         if not same_results(kept, first):
             raise op.failure(call, "the next call overwrote its result", "give every call a result of its own")
+        if second is not None:
+            require_values(op, other, second, "keep nothing on the layer that the next call may change")
 
     op.for_all(op.space, check)
 
