@@ -242,6 +242,19 @@ def test_an_empty_first_call_neither_proves_nor_condemns(layers: SimpleNamespace
     assert layer._forward_method.__func__ is refuses_no_rows
 
 
+@pytest.mark.parametrize("on_npu", [True, False])
+def test_gemmas_norm_stays_with_pytorch_where_sglangs_users_want_it_so(
+    layers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, on_npu: bool
+) -> None:
+    from sglang_fl.adapter.bridges import norm
+
+    monkeypatch.setattr(norm, "is_npu", lambda: on_npu)
+    monkeypatch.setenv("SGLANG_NPU_FORWARD_NATIVE_GEMMA_RMS_NORM", "1")
+    layer = _bound(layers.GemmaRMSNorm(64))
+    layer(X)
+    assert (layer._forward_method == layer.forward_native) == on_npu
+
+
 def test_deterministic_inference_keeps_sglangs_norm(layers: SimpleNamespace) -> None:
     layer = layers.RMSNorm(64)
     binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)

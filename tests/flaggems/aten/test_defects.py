@@ -38,5 +38,6 @@ def test_of_a_release_that_was_not_examined_nothing_is_said(release: str | None)
     assert silently_wrong(release, "cuda") == {}
 
 
-def test_an_earlier_release_is_as_wrong_as_the_one_examined() -> None:
-    assert silently_wrong("5.0.0", "cuda") == silently_wrong(LATEST_EXAMINED, "cuda")
+@pytest.mark.parametrize("release", ["5.0.0", "5.0.2+cu130"])
+def test_an_earlier_release_and_a_build_of_it_are_as_wrong_as_the_one_examined(release: str) -> None:
+    assert silently_wrong(release, "cuda") == silently_wrong(LATEST_EXAMINED, "cuda")

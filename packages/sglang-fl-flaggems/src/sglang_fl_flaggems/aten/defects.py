@@ -96,7 +96,7 @@ def silently_wrong(release: str | None, device_type: str | None) -> dict[str, st
     Without a device type: what is wrong on all. FlagGems has functions of its own for some generations of a vendor's
     chips; which one is here cannot be told without starting it, so what is wrong on one of them counts for all.
     """
-    if release is None or Version(release) > Version(LATEST_EXAMINED):
+    if release is None or Version(Version(release).public) > Version(LATEST_EXAMINED):  # public: without "+cu130"
         return {}
     tables = [_WRONG, _WRONG_ON_CUDA] if device_type == "cuda" else [_WRONG]
     return {overload: what for table in tables for what, overloads in table.items() for overload in overloads.split()}

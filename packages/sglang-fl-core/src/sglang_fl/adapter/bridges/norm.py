@@ -6,7 +6,9 @@ from types import MethodType
 from typing import Any
 
 import torch
+from sglang.srt.environ import envs
 from sglang.srt.platforms import current_platform
+from sglang.srt.utils import is_npu
 
 from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
 
@@ -62,6 +64,12 @@ def _quantizes(linear: Any) -> bool:
     return _fp8_static_input_scale(linear) is not None
 
 
+def _gemma_reason(layer: Any) -> str | None:
+    if is_npu() and envs.SGLANG_NPU_FORWARD_NATIVE_GEMMA_RMS_NORM.get():
+        return "SGLANG_NPU_FORWARD_NATIVE_GEMMA_RMS_NORM leaves it to PyTorch"
+    return None
+
+
 def _gemma_rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
     def forward(
         x: torch.Tensor,
@@ -86,6 +94,6 @@ def _layer_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
 
 _HOME = "sglang.srt.layers.layernorm"
 RMS_NORM = Bridge(f"{_HOME}:RMSNorm", always_op("rms_norm"), _rms_norm_reason, _rms_norm)
-GEMMA_RMS_NORM = Bridge(f"{_HOME}:GemmaRMSNorm", always_op("gemma_rms_norm"), never, _gemma_rms_norm)
-GEMMA3_RMS_NORM = Bridge(f"{_HOME}:Gemma3RMSNorm", always_op("gemma_rms_norm"), never, _gemma3_rms_norm)
+GEMMA_RMS_NORM = Bridge(f"{_HOME}:GemmaRMSNorm", always_op("gemma_rms_norm"), _gemma_reason, _gemma_rms_norm)
+GEMMA3_RMS_NORM = Bridge(f"{_HOME}:Gemma3RMSNorm", always_op("gemma_rms_norm"), _gemma_reason, _gemma3_rms_norm)
 LAYER_NORM = Bridge(f"{_HOME}:LayerNorm", always_op("layer_norm"), never, _layer_norm)
