@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from sglang.srt.environ import envs
 from sglang.srt.platforms import current_platform
-from sglang.srt.utils import is_npu
+from sglang.srt.utils.common import is_npu
 
 from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
 

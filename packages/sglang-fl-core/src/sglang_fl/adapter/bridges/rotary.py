@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sglang.srt.utils import is_npu
+from sglang.srt.utils.common import is_npu
 
 from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
 
