@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,9 @@ class Engine:
 def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str, Any], logs: Path) -> list[Engine]:
     """Starts engines side by side, and waits for all of them. There may be several of a variant."""
     files = [logs / f"{variant.name}-{variants[:n].count(variant)}.log" for n, variant in enumerate(variants)]
-    engines = [stack.enter_context(Engine(*each)) for each in zip(variants, repeat(arguments), files)]
+    engines = [
+        stack.enter_context(Engine(variant, arguments, file)) for variant, file in zip(variants, files, strict=True)
+    ]
     for engine in engines:
         engine.wait()
     return engines

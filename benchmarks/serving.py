@@ -140,7 +140,7 @@ def _measure(group: Group, variants: list[str], figures: Figures) -> None:
             bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
             compare(group.name, engines, group.vocabulary, bounds, figures)
         for engine in engines:
-            if engine not in alone:
+            if engine.variant is not ALONE:
                 engine.stop()
         for layer in layers:
             _measure_layer(group, alone, layer, figures)

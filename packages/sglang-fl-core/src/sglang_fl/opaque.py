@@ -77,17 +77,13 @@ class _CustomOps:
         while True:
             name = f"{self._name}_{n}" if n else self._name
             try:
-                if not _is_defined(name):
-                    self._library.define(name + schema)
-                    return name
+                self._library.define(name + schema)
             except RuntimeError:
-                if not _is_defined(name):
+                if not hasattr(getattr(torch.ops, _NAMESPACE), name):
                     raise
-            n += 1
-
-
-def _is_defined(name: str) -> bool:
-    return hasattr(getattr(torch.ops, _NAMESPACE), name)
+                n += 1
+            else:
+                return name
 
 
 def _wrap_act_and_mul(ops: _CustomOps, fn: Function) -> Function:

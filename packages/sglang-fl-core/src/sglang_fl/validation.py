@@ -29,8 +29,8 @@ def validate(
     vendors = {vendor for vendor in offered if vendor}
     layers = (*LAYER_NAMES, *CONTRACTS)
     if settings.disabled_plugins:  # looking through all that is installed takes a while
-        installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
         _refuse_to_disable_the_reference(settings)
+        installed = {entry_point.name for entry_point in importlib.metadata.entry_points(group=PROJECT)}
         _known(settings, "disabled_plugins", "plugin", settings.disabled_plugins, installed)
     _known(settings, "allow_vendors", "vendor", settings.allow_vendors or (), vendors)
     _known(settings, "deny_vendors", "vendor", settings.deny_vendors, vendors)
@@ -39,12 +39,13 @@ def validate(
     _known(settings, "op_backends", "op", settings.op_backends, CONTRACTS)
     for op, tokens in settings.op_backends.items():
         impls = [candidate.impl for candidate in candidates if candidate.impl.op == op]
-        valid = {"vendor": {impl.vendor for impl in impls if impl.vendor}, "impl": {impl.impl_id for impl in impls}}
-        for token in tokens:
-            kind, _, name = token.partition(":")
-            if kind in valid and name:
-                what = f"{'vendor' if kind == 'vendor' else 'implementation'} of {op}"
-                _known(settings, "op_backends", what, [name], valid[kind])
+        offered_for = {
+            "vendor": ("vendor", {impl.vendor for impl in impls if impl.vendor}),
+            "impl": ("implementation", {impl.impl_id for impl in impls}),
+        }
+        for kind, name in (token.split(":", 1) for token in tokens if ":" in token):
+            what, valid = offered_for[kind]
+            _known(settings, "op_backends", f"{what} of {op}", [name], valid)
     _check_dispatch_log(settings)
     _check_communicator(settings, platform, communicators)
 

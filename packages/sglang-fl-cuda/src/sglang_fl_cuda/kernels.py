@@ -72,12 +72,11 @@ def activations() -> Activations:
         if torch.cuda.get_device_capability() < (10, 0):
             from sglang.kernels.ops.activation import activation  # noqa: PLC0415 - SGLang's, and starts CUDA
 
-            modules = None if _ops_are_logged() else activation.activation_module
+            launcher = _launcher(activation.activation_module, "run_activation")
         else:
             from sglang.srt.layers import activation  # noqa: PLC0415 - as above
 
-            modules = None
-        launcher = None if modules is None else cache(lambda dtype: modules(dtype).run_activation)
+            launcher = None
         return Activations(activation.silu_and_mul, activation.gelu_and_mul, activation.gelu_tanh_and_mul, launcher)
 
 
@@ -111,13 +110,13 @@ def rotaries() -> Rotaries:
             apply_rope_inplace,
             rotary_embedding_with_key,
         )
-    launcher = None if _ops_are_logged() else cache(lambda *which: _jit_fused_rope_module(*which).run_rope)
-    return Rotaries(apply_rope_inplace, rotary_embedding_with_key, launcher)
+    return Rotaries(apply_rope_inplace, rotary_embedding_with_key, _launcher(_jit_fused_rope_module, "run_rope"))
 
 
-def _ops_are_logged() -> bool:
-    """By ``sglang.kernel_api_logging``, as its users set it."""
-    return os.environ.get("SGLANG_KERNEL_API_LOGLEVEL", "0") != "0"
+def _launcher(compiled: Kernel, name: str) -> Launcher | None:
+    """The kernel ``name`` of the modules that SGLang's ``compiled`` gives, unless its users have its ops logged."""
+    is_logged = os.environ.get("SGLANG_KERNEL_API_LOGLEVEL", "0") != "0"
+    return None if is_logged else cache(lambda *which: getattr(compiled(*which), name))
 
 
 @contextmanager

@@ -73,17 +73,17 @@ def rotary_embedding(
     if query.numel() == 0:
         return query, key
     cache = buffer(obj, "cos_sin_cache")
-    positions = position_ids if position_ids.dtype is torch.int64 else position_ids.to(torch.int64)
+    positions = (position_ids if position_ids.dtype is torch.int64 else position_ids.to(torch.int64)).contiguous()
     if obj.head_size in _FLOAT32_HEADS:
         if _launcher is None or ops_are_seen():
-            _rotate(query, key, cache, positions.contiguous(), is_neox=not rotary_interleaved)
+            _rotate(query, key, cache, positions, is_neox=not rotary_interleaved)
         else:
             launch = _launcher(not rotary_interleaved, query.shape[2], key.dtype, query.dtype)
-            launch(query, key, cache, positions.contiguous())
+            launch(query, key, cache, positions)
     else:
         if cache.dtype is not query.dtype:  # SGLang, too, has its layer keep it so
             obj.cos_sin_cache = cache = cache.to(query.dtype)
-        _rotate_in_dtype(positions.contiguous(), query, key, query.shape[2], cache, not rotary_interleaved)
+        _rotate_in_dtype(positions, query, key, query.shape[2], cache, not rotary_interleaved)
     return query, key
 
 
