@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class Examined(NamedTuple):
 
     Attributes:
         calls: how many, by overload.
-        left: the ops that are still to be examined, by a fresh process: a wrong address ends this one's work.
+        left: the ops that are still to be examined, by a fresh process: an error on the device ends this one's work.
     """
 
     calls: Counter[str]
@@ -119,9 +120,13 @@ def _examined(names: Sequence[str], deadline: float) -> Examined:
     """What becomes of the ops of these names."""
     beside, ops, left = Beside(_functions(), DEVICE_TYPE), _ops(), list(names)
     torch.manual_seed(0)
-    while left and not beside.is_broken and time.monotonic() < deadline:
-        _examine(ops[left.pop(0)], beside, deadline)
-    return Examined(beside.calls, list(beside.findings.values()), left if beside.is_broken else [])
+    while left and time.monotonic() < deadline:
+        name = left.pop(0)
+        _examine(ops[name], beside, deadline)
+        if beside.is_broken:
+            print(f"{name}: a call ended the process, and the samples after it were left out", file=sys.stderr)
+            return Examined(beside.calls, list(beside.findings.values()), left)
+    return Examined(beside.calls, list(beside.findings.values()), [])
 
 
 def _examine(op: Any, beside: Beside, deadline: float) -> None:
@@ -130,13 +135,10 @@ def _examine(op: Any, beside: Beside, deadline: float) -> None:
         if dtype not in op.supported_dtypes(DEVICE_TYPE):
             continue
         for call in _calls(op, dtype):
+            with torch.no_grad(), beside, suppress(Exception):  # PyTorch's own refusal: such a call is no sample
+                call()
             if beside.is_broken or time.monotonic() > deadline:
                 return
-            with torch.no_grad(), beside:
-                try:
-                    call()
-                except Exception:  # PyTorch's own refusal: such a call is no sample
-                    continue
 
 
 def _calls(op: Any, dtype: torch.dtype) -> Iterator[Callable[[], Any]]:

@@ -38,11 +38,20 @@ class Beside(TorchDispatchMode):
     def __init__(self, functions: Mapping[str, Function], device_type: str) -> None:
         super().__init__()
         self._functions, self._device_type = functions, device_type
+        self._synchronize = torch.get_device_module(device_type).synchronize
         self._seen: set[tuple[str, str]] = set()
         self._calls_of_op: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.findings: dict[tuple[str, str], Finding] = {}
-        self.is_broken = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Has a call ended this process's use of the device? Waits for what was called."""
+        try:
+            self._synchronize()
+        except Exception:  # such an error stays
+            return True
+        return False
 
     def next_op(self) -> None:
         """What follows are calls of another op's samples."""
@@ -60,12 +69,13 @@ class Beside(TorchDispatchMode):
             return func(*args, **kwargs)
         given = _copied((args, kwargs))
         own = func(*args, **kwargs)
+        if self.is_broken:  # not by the other function
+            return own
         try:
             result = function(*given[0], **given[1])
-            torch.get_device_module(self._device_type).synchronize()
+            self._synchronize()
         except Exception as error:  # whatever it raises
             self._tell(overload, RAISED, f"{told}: {type(error).__name__}: {str(error)[:200]}")
-            self.is_broken = "CUDA error" in str(error) or "illegal" in str(error)
             return own
         what = _difference(own, result, func)
         if what is None and _difference(

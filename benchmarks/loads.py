@@ -101,14 +101,14 @@ def compare(
 def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> list[float]:
     """Each engine's least seconds for the work.
 
-    An engine's first answer of a turn does not count: it is slower, since another process has had the GPU and the
-    caches, and of the engines that take turns some would follow themselves more often than others.
+    Each turn follows another engine's, for all alike: the GPU and the caches have been that one's, and an engine that
+    followed itself would find them its own. The first answer of a turn pays most of that, and does not count.
     """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
     repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
     best = dict.fromkeys(engines, inf)
-    for number in range(rounds):
-        for engine in engines if number % 2 else reversed(engines):
+    for _ in range(rounds):
+        for engine in engines:
             engine.timed(prompts, new_tokens)
             best[engine] = min(best[engine], *(engine.timed(prompts, new_tokens) for _ in range(repeats)))
     return list(best.values())

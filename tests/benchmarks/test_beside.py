@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -67,3 +68,46 @@ def test_the_call_itself_stays_pytorchs() -> None:
 
 def test_a_random_op_may_give_other_numbers() -> None:
     assert seen("normal_", lambda x, *rest: x.zero_(), lambda x: x.normal_()) == []
+
+
+class Device:
+    """As ``torch.cuda``: after a wrong call every synchronization raises. It is made after ``right`` of them."""
+
+    def __init__(self, right: float) -> None:
+        self.right = right
+
+    def fail(self, x: torch.Tensor) -> torch.Tensor:
+        self.right = 0
+        return x.abs()
+
+    def synchronize(self) -> None:
+        self.right -= 1
+        if self.right < 0:
+            msg = "device-side assert triggered"
+            raise RuntimeError(msg)
+
+
+def test_a_function_that_ends_the_use_of_the_device_raised_and_nothing_is_called_beside_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(right=inf)
+    monkeypatch.setattr(torch, "get_device_module", lambda _: device)
+    beside, x = Beside({"abs": device.fail, "sqrt": torch.sqrt}, "cpu"), torch.ones(2)
+    with torch.no_grad(), beside:
+        x.abs()
+        assert beside.is_broken
+        x.sqrt()
+    assert list(beside.findings) == [("abs", "raised")]
+    assert beside.calls == {"abs": 1}
+
+
+def test_a_call_of_pytorchs_that_ends_the_use_of_the_device_is_not_the_functions_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "get_device_module", lambda _: Device(right=1))  # until PyTorch's own abs
+    given: list[torch.Tensor] = []
+    beside = Beside({"abs": given.append}, "cpu")
+    with torch.no_grad(), beside:
+        torch.ones(2).abs()
+    assert (beside.calls, beside.is_broken) == ({"abs": 1}, True)
+    assert (beside.findings, given) == ({}, [])

@@ -14,15 +14,16 @@ from benchmarks.loads import WORKS, compare
 
 
 class Machine:
-    """What engines share. Whoever answers after another engine has answered takes longer."""
+    """What engines share. Whoever answers after another engine has answered takes longer, for so many answers."""
 
-    def __init__(self, cold_seconds: float) -> None:
-        self._cold_seconds, self._last = cold_seconds, ""
+    def __init__(self, cold_seconds: float, cold_answers: int) -> None:
+        self._cold_seconds, self._cold_answers = cold_seconds, cold_answers
+        self._last, self._answers = "", 0
 
     def answer(self, engine: str, seconds: float) -> float:
-        cold = self._cold_seconds if engine != self._last else 0.0
+        self._answers = self._answers + 1 if engine == self._last else 0
         self._last = engine
-        return seconds + cold
+        return seconds + (self._cold_seconds if self._answers < self._cold_answers else 0.0)
 
 
 class TimedEngine:
@@ -36,9 +37,13 @@ class TimedEngine:
 
 
 def figures_of(
-    capsys: pytest.CaptureFixture[str], variants: Sequence[Variant], seconds: Sequence[float], cold: float
+    capsys: pytest.CaptureFixture[str],
+    variants: Sequence[Variant],
+    seconds: Sequence[float],
+    cold: float,
+    cold_answers: int = 1,
 ) -> dict[str, float]:
-    machine = Machine(cold)
+    machine = Machine(cold, cold_answers)
     engines: list[Any] = [
         TimedEngine(variant, str(n), machine, its)
         for n, (variant, its) in enumerate(zip(variants, seconds, strict=True))
@@ -50,12 +55,12 @@ def figures_of(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(count=st.integers(1, 4), seconds=st.floats(0.01, 1.0), cold=st.floats(0.0, 1.0))
+@given(count=st.integers(1, 4), seconds=st.floats(0.01, 1.0), cold=st.floats(0.0, 1.0), cold_answers=st.integers(0, 99))
 def test_an_engine_as_fast_as_sglang_alone_keeps_all_wherever_in_the_order_it_is(
-    count: int, seconds: float, cold: float, capsys: pytest.CaptureFixture[str]
+    count: int, seconds: float, cold: float, cold_answers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = [Variant(f"other{n}") for n in range(count)]
-    found = figures_of(capsys, [ALONE, *others], [seconds] * (count + 1), cold)
+    found = figures_of(capsys, [ALONE, *others], [seconds] * (count + 1), cold, cold_answers)
     assert {found[f"{other.name}.{work}.kept"] for other in others for work in WORKS} == {1.0}
 
 
