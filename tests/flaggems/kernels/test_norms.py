@@ -14,8 +14,8 @@ from tests.flaggems.kernels.nearness import assert_near
 pytestmark = on_device
 
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
-CASES = [(1, F32), (64, F16), (577, BF16), (577, F32), (4096, BF16), (40000, F32), (40000, BF16)]
-"""One element, a narrow row, an odd width, a common one, one that does not fit in registers."""
+CASES = [(1, F32), (64, F16), (577, BF16), (577, F32), (4096, BF16), (7169, F16), (40000, F32), (40000, BF16)]
+"""One element, a narrow row, odd widths, a common one, one that does not fit in registers."""
 
 FACTORS = {rms_norm: 0.0, gemma_rms_norm: 1.0}
 

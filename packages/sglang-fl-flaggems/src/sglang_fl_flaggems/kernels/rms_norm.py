@@ -154,7 +154,9 @@ def _rms_norm(  # noqa: PLR0913, PLR0917 - a kernel has no other way to be given
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     if N <= BLOCK:
         col = tl.arange(0, BLOCK)[None, :]
-        kept = (row < tokens) & (col < N)
+        # There is a program for each row, and no other: not asking leaves the wide ones the registers for one more on a
+        # multiprocessor, and takes one from those of 4096 columns.
+        kept = (col < N) if ROWS == 1 and BLOCK > 4096 else (row < tokens) & (col < N)
         total = _sum(x, residual, row, col, kept, X_ROW, R_ROW)
         if residual is not None:  # before the row is summed up, which no store needs to wait for
             tl.store(residual + row * R_ROW + col, total.to(residual.dtype.element_ty), kept)
