@@ -56,9 +56,13 @@ class Engine:
 
     def generate(self, **request: Any) -> list[dict[str, Any]]:
         """SGLang's answers to a request."""
-        self._pipe.send(request)
-        answers: list[dict[str, Any]] = self._answer(ANSWER_SECONDS)
-        return answers
+        answers = self.call("generate", **request)
+        return answers if isinstance(answers, list) else [answers]
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """What a method of SGLang's ``Engine`` returns."""
+        self._pipe.send((method, arguments))
+        return self._answer(ANSWER_SECONDS)
 
     def timed(self, prompts: list[Tokens], new_tokens: int) -> float:
         """Seconds to answer ``prompts`` with exactly that many tokens each."""
@@ -128,7 +132,7 @@ def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) ->
     pipe.send(time.perf_counter() - began)
     try:
         while True:
-            answers = engine.generate(**pipe.recv())
-            pipe.send(answers if isinstance(answers, list) else [answers])
+            method, arguments = pipe.recv()
+            pipe.send(getattr(engine, method)(**arguments))
     except EOFError:  # whoever asked is done
         engine.shutdown()
