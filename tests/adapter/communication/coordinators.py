@@ -38,8 +38,8 @@ def own_backends() -> list[str]:
     return [point.name for point in installed if point.dist is not None and point.dist.name.startswith("sglang-fl-")]
 
 
-def coordinate(session: Any, ranks: Sequence[int] | None = None, name: str = "tp") -> Any:
-    """SGLang's coordinator of all ranks of the job, of the class that takes its place."""
+def coordinate(session: Any, ranks: Sequence[int] | None = None, name: str = "tp", **uses: bool) -> Any:
+    """SGLang's coordinator of all ranks of the job, of the class that takes its place. It uses what ``uses`` says."""
     from sglang.srt.distributed.parallel_state import GroupCoordinator
 
     from sglang_fl.adapter.groups.coordinator import coordinator_class
@@ -50,7 +50,7 @@ def coordinate(session: Any, ranks: Sequence[int] | None = None, name: str = "tp
         local_rank=dist.get_rank(),
         torch_distributed_backend="gloo",
         group_name=name,
-        **{flag: False for flag in parameters if flag.startswith("use_")},
+        **{flag: False for flag in parameters if flag.startswith("use_")} | uses,
     )
 
 

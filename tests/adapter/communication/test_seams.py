@@ -40,6 +40,7 @@ def test_what_is_imported_is_there(sources: Sources, name: str) -> None:
 
 def test_a_group_has_the_attributes_that_are_read(sources: Sources) -> None:
     read = {"unique_name", "ranks", "rank_in_group", "world_size", "local_rank", "device", "cpu_group", "device_group"}
+    read |= {"pymscclpp_comm", "torch_symm_mem_comm", "pynccl_comm", "is_symmetric_memory_enabled"}
     assert read <= sources.attributes(f"{STATE}:GroupCoordinator")
 
 

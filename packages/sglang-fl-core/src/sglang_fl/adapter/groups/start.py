@@ -23,7 +23,8 @@ def start_communicator(coordinator: Any, session: Session) -> ServedGroup | None
     """The group's collectives by a communicator, or None where SGLang's own serve. Raises CommunicatorError."""
     if coordinator.world_size == 1:
         return None
-    left = _left_to_sglang(coordinator)
+    asked, argument = session.communicator.asked, _asked_of_sglang(coordinator)
+    left = _left_to_sglang(coordinator, None if asked else argument)
     if left is not None:
         _report(coordinator, session, OWN, left)
         return None
@@ -33,24 +34,38 @@ def start_communicator(coordinator: Any, session: Session) -> ServedGroup | None
     if agreed.collectives is None:
         _report(coordinator, session, agreed.name, "; ".join(told))
         return None
-    is_asked_for = agreed.name == session.communicator.asked
     try:
-        kept = None if is_asked_for else kept_small_sums(coordinator, group, agreed.name, store)
+        kept = None if agreed.name == asked else kept_small_sums(coordinator, group, agreed.name, store)
     except CommunicatorError:
         agreed.collectives.abort()
         raise
     if kept is not None:
         told.append("small sums stay with SGLang's own kernels")
+    if argument is not None:
+        told.append(f"{argument} is in vain for what it serves, since SGLANG_FL_DIST_BACKEND is set: unset either")
     _report(coordinator, session, agreed.name, "; ".join(told))
     departure = Departure(store, group.rank, group.size)
     return ServedGroup(group, agreed.name, agreed.collectives, departure, elsewhere=kept, tracer=session.tracer)
 
 
-def _left_to_sglang(coordinator: Any) -> str | None:
+def _left_to_sglang(coordinator: Any, argument: str | None) -> str | None:
     if coordinator.unique_name.startswith("world:"):
         return "it sends no tensors through this group, and starts no communicator of its own for it"
     if torch.distributed.get_backend(coordinator.device_group) == "mooncake":
         return "the group's ranks can be replaced while it serves, which a communicator does not survive"
+    if argument is not None:
+        return f"{argument} asks for SGLang's own; SGLANG_FL_DIST_BACKEND=NAME has a communicator serve in its place"
+    return None
+
+
+def _asked_of_sglang(coordinator: Any) -> str | None:
+    """The argument by which the user has asked SGLang for another way to run this group's collectives, if any."""
+    if coordinator.pymscclpp_comm is not None:
+        return "--enable-mscclpp"
+    if coordinator.torch_symm_mem_comm is not None:
+        return "--enable-torch-symm-mem"
+    if coordinator.pynccl_comm is not None and coordinator.is_symmetric_memory_enabled():
+        return "--enable-symm-mem"
     return None
 
 
