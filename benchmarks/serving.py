@@ -143,8 +143,7 @@ def _measure(group: Group, variants: list[str], figures: Figures, *, kernels: bo
             bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
             compare(group.name, engines, group.vocabulary, bounds, figures)
         if orders and kernels:
-            of_each = engines[: len(orders) + 1]
-            compare_device_work(group.name, of_each, group.vocabulary, figures)
+            compare_device_work(group.name, engines, group.vocabulary, figures)
         for engine in engines:
             if engine.variant is not ALONE:
                 engine.stop()

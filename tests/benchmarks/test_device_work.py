@@ -48,12 +48,26 @@ def test_the_device_work_of_each_is_told_with_the_kernels_that_differ_and_no_oth
     found = {name: float(value) for name, value in re.findall(r"^figure run\.(\S+) (\S+)", out, re.MULTILINE)}
     for label in WORKS:
         assert (found[f"alone.{label}.device"], found[f"vendor.{label}.device"]) == (8.0, 10.0)
-        assert found[f"vendor.{label}.device_kept"] == pytest.approx(0.8)
+        assert found[f"vendor.{label}.device.kept"] == pytest.approx(0.8)
     assert err.splitlines() == [
         f"run.vendor.{label}: {line}"
         for label in WORKS
         for line in ("1 of copy, and SGLang alone 0", "1 of norm, and SGLang alone 2")
     ]
+
+
+def test_the_fastest_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = [(ALONE, 4.0), (VENDOR, 10.0), (ALONE, 5.0), (VENDOR, 2.0)]
+    engines: list[Any] = [TracedEngine(variant, ("gemm", us)) for variant, us in times]
+    compare_device_work("run", engines, 1000, Figures())
+    out = capsys.readouterr().out
+    found = {name: float(value) for name, value in re.findall(r"^figure run\.(\S+) (\S+)", out, re.MULTILINE)}
+    for label in WORKS:
+        assert found[f"vendor.{label}.device.kept"] == pytest.approx(2.0)
+        assert found[f"alone.{label}.device.slowest"] == pytest.approx(0.8)
+        assert found[f"vendor.{label}.device.slowest"] == pytest.approx(0.2)
 
 
 def test_a_trace_without_kernels_is_an_error() -> None:
