@@ -87,6 +87,17 @@ def test_a_bound_layer_answers_as_sglang_does(layers: SimpleNamespace, case: str
     _same(bound(*(_copy(arg) for arg in args)), theirs)  # and one of those that follow
 
 
+def test_heads_that_gemma_3_sees_transposed_keep_their_layout(layers: SimpleNamespace) -> None:
+    layer = _random(layers.Gemma3RMSNorm(64))
+    heads = torch.randn(1, 7, 4, 64).transpose(1, 2)
+    theirs = layer.forward_native(heads)
+    bound = _bound(layer)
+    for _ in range(2):
+        ours = bound(heads)
+        _same(ours, theirs)
+        assert ours.permute(0, 2, 1, 3).is_contiguous()
+
+
 ROPES: dict[str, Any] = {
     "neox": lambda c: c.RotaryEmbedding(64, 64, 128, 10000, True, torch.float32),
     "gpt-j": lambda c: c.RotaryEmbedding(64, 64, 128, 10000, False, torch.float32),

@@ -91,6 +91,30 @@ def test_what_the_user_leaves_to_sglang_is_no_error(layers: SimpleNamespace, reg
     _report(torch.nn.Sequential(layers.RMSNorm(8)), SGLANG_FL_STRICT="1", SGLANG_FL_OOT_BLACKLIST="RMSNorm")
 
 
+class Mlp(torch.nn.Module):
+    """As SGLang 0.5.23's: what fuses the activation with what is behind it asks for the activation's own forward."""
+
+    def __init__(self, act_fn: torch.nn.Module, fuses: bool) -> None:
+        super().__init__()
+        self.act_fn, self.activation_quant = act_fn, SimpleNamespace(enabled=fuses)
+
+
+def test_an_activation_that_sglang_fuses_keeps_its_forward_and_the_others_do_not(
+    layers: SimpleNamespace, registry: Any
+) -> None:
+    from sglang_fl.adapter.binding import Binder
+    from sglang_fl.adapter.summary import check_and_report
+
+    session = Session.start({"SGLANG_FL_PLATFORM": "cpu", "SGLANG_FL_STRICT": "1"})
+    binder = Binder(session.dispatcher, session.settings, session.platform)
+    fused, other = layers.SiluAndMul(), layers.SiluAndMul()
+    for layer in (fused, other):
+        layer._forward_method = binder.forward_for(layer, layer.forward_native)
+    check_and_report(torch.nn.Sequential(Mlp(fused, fuses=True), Mlp(other, fuses=False)), session, binder)
+    assert fused._forward_method == fused.forward_native
+    assert other._forward_method != other.forward_native
+
+
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_a_hook_that_did_not_take_is_an_error_when_strict(layers: SimpleNamespace, registry: Any, target: str) -> None:
     registry._patched.remove(target)

@@ -230,6 +230,17 @@ def test_a_cache_in_half_precision_is_refused(backend: Backend) -> None:
     assert answer == "cos_sin_cache is in torch.bfloat16, and the kernel for heads of 64 reads float32"
 
 
+def test_one_key_head_may_lie_otherwise_than_the_heads_of_the_query(backend: Backend) -> None:
+    """As in multi-head latent attention: the ends of wider heads, and of the latent rows."""
+    obj = layer(backend, 64, 64)
+    query, latent = backend.randn(5, 16, 192), backend.randn(5, 576)
+    rotated_query, rotated_key = query[..., 128:], latent[..., 512:].unsqueeze(1)
+    assert accepts(backend, obj, rotated_query, rotated_key) is True
+    rest = query[..., :128].clone(), latent[..., :512].clone()
+    check(backend, obj, rotated_query, rotated_key, positions(backend, 5))
+    assert torch.equal(query[..., :128], rest[0]) and torch.equal(latent[..., :512], rest[1])
+
+
 def test_layouts_that_the_kernel_cannot_read_are_refused(backend: Backend) -> None:
     obj = layer(backend, 64, 64)
     query, key, _ = qkv(backend, 4, 4, 4, 64)

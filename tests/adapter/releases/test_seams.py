@@ -19,6 +19,7 @@ PACKAGE = Path(sglang_fl.__file__).parent
 LATER = {
     "sglang.srt.platforms.interface:PlatformCapabilities": "0.5.22",
     "sglang.srt.layers.layernorm:_fp8_static_input_scale": "0.5.18",
+    "sglang.srt.layers.quantization.fp8_activation:DenseSiluAndMulQuant": "0.5.23",
 }
 """What the adapter uses only where there is one, and the release that it starts at."""
 
@@ -64,6 +65,16 @@ def test_hooks_are_registered_and_looked_up_as_we_do(sources: Sources) -> None:
 @pytest.mark.parametrize("name", sorted(LATER))
 def test_what_came_later_is_absent_before(sources: Sources, release: str, name: str) -> None:
     assert (sources.find(name) is not None) == (Version(release) >= Version(LATER[name]))
+
+
+@pytest.mark.parametrize("mlp", ["sglang.srt.models.llama:LlamaMLP", "sglang.srt.models.qwen2:Qwen2MLP"])
+def test_a_fused_activation_is_where_we_look_for_it(sources: Sources, release: str, mlp: str) -> None:
+    fuses = Version(release) >= Version("0.5.23")
+
+    assert ("activation_quant" in sources.attributes(mlp)) == fuses
+    assert "act_fn" in sources.attributes(mlp)
+    if fuses:
+        assert "enabled" in sources.attributes("sglang.srt.layers.quantization.fp8_activation:DenseSiluAndMulQuant")
 
 
 def test_what_the_adapter_names_of_sglang_exists(sources: Sources) -> None:

@@ -105,6 +105,8 @@ def _remember(obj: Any, *tables: Any) -> None:
 def _accepts_layout(obj: Any, query: torch.Tensor, key: torch.Tensor, cache: torch.Tensor, width: int) -> Answer:
     token, head, element = query.stride()
     key_token, key_head, key_element = key.stride()
+    if key.shape[1] == 1:  # there is no next head
+        key_head = head
     if head != key_head or element != 1 or key_element != 1 or token < width or key_token < width or head < width:
         return f"query and key of strides {query.stride()} and {key.stride()} are not laid out alike, or overlap"
     if obj.head_size not in _FLOAT32_HEADS:

@@ -57,12 +57,17 @@ class Binder:
         self._settings = settings
         self._platform = platform
         self._bindings: WeakKeyDictionary[torch.nn.Module, Binding] = WeakKeyDictionary()
+        self._left: WeakKeyDictionary[torch.nn.Module, str] = WeakKeyDictionary()
         self.batch_invariant = False  # as the server is told; SGLang enters the mode when the model has loaded
 
     def forward_for(self, layer: torch.nn.Module, own: Forward) -> Forward:
         """What ``layer`` is to call instead of ``own``, its forward by SGLang's own choice."""
         bridge = bridge_of(type(layer))
         return own if bridge is None else Deferred(self, bridge, layer, own)
+
+    def leave(self, layer: torch.nn.Module, reason: str) -> None:
+        """Has ``layer``, which is not bound yet, keep SGLang's own forward."""
+        self._left[layer] = reason
 
     def bind(self, bridge: Bridge, layer: torch.nn.Module, own: Forward) -> Forward:
         """Binds ``layer``, remembers how, and returns its forward."""
@@ -85,6 +90,7 @@ class Binder:
         if op is None:
             return Binding(name, bridge.class_name, "no op computes this variant")
         left = left_by_user((op, *(cls.__name__ for cls in _up_to(bridge, type(layer)))), self._settings)
+        left = left or self._left.get(layer)
         if left is not None:
             return Binding(name, op, left, meant=True)
         overridden = next(_overridden(bridge, type(layer)), None)

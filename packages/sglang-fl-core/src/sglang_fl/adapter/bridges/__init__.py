@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sglang_fl.adapter.bridges.activation import GELU_AND_MUL, SILU_AND_MUL
+from sglang_fl.adapter.bridges.activation import GELU_AND_MUL, SILU_AND_MUL, fused_activations
 from sglang_fl.adapter.bridges.base import Bridge
 from sglang_fl.adapter.bridges.norm import GEMMA3_RMS_NORM, GEMMA_RMS_NORM, LAYER_NORM, RMS_NORM
 from sglang_fl.adapter.bridges.rotary import ROTARY_EMBEDDING
@@ -17,4 +17,4 @@ BRIDGES: tuple[Bridge, ...] = (
     ROTARY_EMBEDDING,
 )
 
-__all__ = ["BRIDGES", "Bridge"]
+__all__ = ["BRIDGES", "Bridge", "fused_activations"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
@@ -85,7 +86,21 @@ def _gemma_rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
 
 def _gemma3_rms_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
     layer.variance_epsilon = layer.eps  # the name under which an op looks for it
-    return MethodType(fn, layer)
+
+    def forward(x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
+        # SGLang gives its kernel rows, and keeps the layout of all else: until 0.5.21 Gemma 3's heads are transposed
+        # before the norm and back after it, and then seen as rows.
+        if residual is None and x.dim() > 2 and not _in_order(x):
+            return own(x)
+        return fn(layer, x, residual)
+
+    return forward
+
+
+def _in_order(x: torch.Tensor) -> bool:
+    """Does each dimension lie further apart than the next?"""
+    strides = x.stride()
+    return all(stride >= following for stride, following in pairwise(strides))
 
 
 def _layer_norm(layer: Any, fn: Forward, own: Forward) -> Forward:
