@@ -153,6 +153,11 @@ def test_any_number_of_implementations_have_ops_of_their_own(ids: list[str]) -> 
             assert torch.equal(fn(None, rows(2, 8)), rows(2, 8)[..., :4] * n)
 
 
+def test_a_name_in_any_script_can_be_that_of_an_op() -> None:
+    fn = opaque("silu_and_mul", "vendor.昇", lambda obj, x: x[..., :4])
+    assert torch.equal(compiled(fn)(None, rows(2, 8)), rows(2, 8)[..., :4])
+
+
 def test_threads_that_meet_at_one_name_get_an_op_each() -> None:
     switch, meeting = sys.getswitchinterval(), threading.Barrier(4)
 
@@ -187,6 +192,20 @@ def test_compiled_code_that_comes_first_calls_the_best_that_accepts() -> None:
     assert call is not None
     assert torch.equal(compiled(call)(None, rows(3, 8)), silu_and_mul(None, rows(3, 8)) * 2)
     assert torch.equal(compiled(call)(None, rows(3, 10)), silu_and_mul(None, rows(3, 10)))
+
+
+@pytest.mark.parametrize(
+    "accepts",
+    [lambda obj, x: x.shape[0] <= 65535, lambda obj, x: 1],
+    ids=["of a size that Dynamo keeps open", "truthy"],
+)
+def test_an_answer_counts_by_its_truth_in_compiled_code_as_elsewhere(accepts: Any) -> None:
+    doubled = candidate(fn=lambda obj, x: silu_and_mul(obj, x) * 2, accepts=accepts)
+    call = dispatcher(doubled, reference()).for_compiler("silu_and_mul")
+    assert call is not None
+    x = rows(3, 8)
+    torch._dynamo.mark_dynamic(x, 0)
+    assert torch.equal(compiled(call)(None, x), silu_and_mul(None, rows(3, 8)) * 2)
 
 
 def test_nothing_serves_compiled_code_where_each_may_refuse() -> None:

@@ -47,7 +47,7 @@ class _CustomOps:
 
     def __init__(self, op: str, impl_id: str) -> None:
         self._library = torch.library.Library(_NAMESPACE, "FRAGMENT")
-        self._name = re.sub(r"\W", "_", f"{op}__{impl_id}")
+        self._name = re.sub(r"\W", "_", f"{op}__{impl_id}", flags=re.ASCII)
         self._reads = contract_of(op).reads
 
     def define(self, operands: str, returns: str, run: Function, fake: Function) -> Function:

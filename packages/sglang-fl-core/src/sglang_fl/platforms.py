@@ -31,11 +31,13 @@ def choose_platform(offers: Sequence[Offer[Platform]], name: str | None, said_by
     )
     if others:
         names = ", ".join(f"{offer.record.name} of {offer.plugin.distribution}" for offer in (first, *others))
+        disable = f"disable a plugin with SGLANG_FL_DISABLED_PLUGINS, such as {others[0].plugin.name}"
+        has_namesakes = any(offer.record.name == first.record.name for offer in others)
         raise PlatformError(
             "sglang-fl-core",
             asked=asked,
             found=f"several of priority {best}: {names}",
-            do="name one with SGLANG_FL_PLATFORM, or disable a plugin with SGLANG_FL_DISABLED_PLUGINS",
+            do=disable if has_namesakes else f"name one with SGLANG_FL_PLATFORM, or {disable}",
         )
     return first
 

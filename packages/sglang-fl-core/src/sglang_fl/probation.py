@@ -192,7 +192,10 @@ def _accepting(accepts: Accepts, fn: Function, otherwise: Function) -> Function:
     """``fn`` where it accepts the call, ``otherwise`` where not."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs) if accepts(*args, **kwargs) is True else otherwise(*args, **kwargs)
+        answer = accepts(*args, **kwargs)
+        if answer is True or refusal(answer) is None:  # the first is faster
+            return fn(*args, **kwargs)
+        return otherwise(*args, **kwargs)
 
     return call
 

@@ -14,7 +14,7 @@ from sglang_fl.ops import contract_of
 from sglang_fl.policy import SelectionPolicy, entered_policy
 from sglang_fl.probation import Accepts, Chain, Function, Key, Link, is_capturing
 from sglang_fl.ranking import Candidate, Selection, select
-from sglang_fl.records import OpImpl
+from sglang_fl.records import OpImpl, refusal
 
 if TYPE_CHECKING:
     from sglang_fl.tracing import Tracer
@@ -173,7 +173,7 @@ def _first_accepting(ways: Sequence[tuple[Accepts | None, Function]]) -> Functio
 
     def call(*args: Any, **kwargs: Any) -> Any:
         for accepts, fn in asked:
-            if accepts is not None and accepts(*args, **kwargs) is True:
+            if accepts is not None and refusal(accepts(*args, **kwargs)) is None:
                 return fn(*args, **kwargs)
         return last(*args, **kwargs)
 
