@@ -61,6 +61,17 @@ def test_unavailable_candidate_is_named_with_its_reason(cli: Cli, install: Insta
     assert "not available: [b]acme.ko[/b] is not loaded :cry:" in line
 
 
+@pytest.mark.parametrize("arguments", [("explain", "rms_norm"), ("explain", "--communicator"), ("ops",)], ids=" ".join)
+@pytest.mark.parametrize(("variable", "value"), [("SGLANG_FL_ENABLED", "0"), ("SGLANG_PLUGINS", "other")])
+def test_what_keeps_sglang_from_using_the_answer_is_noted_beside_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    told = cli(*arguments, "--json")
+    assert f"note: {variable} is " in told.stderr
+    assert json.loads(told.stdout)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "chosen", "reason"),
     [

@@ -40,6 +40,11 @@ ONE = "OpImpl(op='silu_and_mul', impl_id='vendor.acme', kind=V, vendor='acme', f
 GOOD = OPS.format(ONE)
 
 
+def test_a_trace_directory_without_a_trace_is_told_to_be_in_vain(caplog: pytest.LogCaptureFixture) -> None:
+    start(TRACE_DIR="somewhere")
+    assert "trace_dir (SGLANG_FL_TRACE_DIR) is in vain: trace is empty" in caplog.text
+
+
 def test_alone_the_core_serves_every_op_with_the_reference() -> None:
     made = start(DISABLED_PLUGINS="")
     chosen = {c.impl.op: made.dispatcher.select(c.impl.op).require()[-1].impl.impl_id for c in made.candidates}

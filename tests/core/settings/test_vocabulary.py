@@ -42,6 +42,22 @@ def test_default_that_is_not_of_its_type_names_the_backend() -> None:
         load_settings({}, [("one-dist", setting(default="x"))])
 
 
+@pytest.mark.parametrize("kind", [int, float, int | None])
+def test_true_and_false_are_no_numbers(kind: Any, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("my_key: true")
+    with pytest.raises(SettingsError, match=r"my_key .*found True. To do: write a number: a number"):
+        load_settings({"SGLANG_FL_CONFIG": str(config)}, [("one-dist", setting(type=kind))])
+
+
+@pytest.mark.parametrize("kind", [bool, bool | int])
+def test_true_is_itself_where_it_may_be(kind: Any, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("my_key: true")
+    loaded = load_settings({"SGLANG_FL_CONFIG": str(config)}, [("one-dist", setting(type=kind, default=False))])
+    assert loaded.of_backends["my_key"] is True
+
+
 @pytest.mark.parametrize("kind", [Callable, "NoSuchType", 3])
 def test_type_that_yaml_cannot_hold_names_the_backend(kind: Any) -> None:
     with pytest.raises(SettingsError, match="that YAML has no such type") as caught:

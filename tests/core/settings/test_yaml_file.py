@@ -27,14 +27,19 @@ def test_directory_is_no_file(tmp_path: Path) -> None:
         load_settings({"SGLANG_FL_CONFIG": str(tmp_path)})
 
 
-def test_file_may_be_a_pipe() -> None:
+def test_a_pipe_is_refused_since_each_process_reads_the_file() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"strict: true")
     os.close(writer)
     try:
-        assert load_settings({"SGLANG_FL_CONFIG": f"/dev/fd/{reader}"}).strict is True
+        with pytest.raises(SettingsError, match="found a pipe, which can be read once"):
+            load_settings({"SGLANG_FL_CONFIG": f"/dev/fd/{reader}"})
     finally:
         os.close(reader)
+
+
+def test_the_null_device_sets_nothing() -> None:
+    assert load_settings({"SGLANG_FL_CONFIG": os.devnull}) == Settings(config=Path(os.devnull))
 
 
 @pytest.mark.parametrize("content", ["", "# nothing but an explanation\n", "---\n", "{}"])

@@ -22,8 +22,11 @@ from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
 from sglang_fl.records import AtenOp, Communicator, Platform
 from sglang_fl.settings import Settings, early_settings, load_settings
+from sglang_fl.settings.model import DEFAULT
 from sglang_fl.tracing import Tracer
 from sglang_fl.validation import validate
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Session:
         if settings.strict and plugins.problems:
             raise plugins.problems[0]
         validate(settings, platform, candidates, communicators)
+        if not settings.trace and settings.origin("trace_dir") != DEFAULT:
+            logger.warning("trace_dir (%s) is in vain: trace is empty", settings.origin("trace_dir"))
         return cls(
             settings=settings,
             declared=declared,

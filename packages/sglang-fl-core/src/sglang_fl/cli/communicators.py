@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from sglang_fl.cli.loading import start
+from sglang_fl.cli.loading import start_and_note
 from sglang_fl.cli.output import show, show_json, table
 from sglang_fl.trace_report import Shared, read_report
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def explain_communicator(traces: Sequence[Path], as_json: bool) -> None:
     """Shows the ranking as this machine sees it, and with ``traces``, what the ranks of each group agreed on."""
     settled = read_report(traces).communicators if traces else []
-    selection = start().communicator
+    selection = start_and_note().communicator
     if as_json:
         groups = [{**shared.what, "processes": shared.processes} for shared in settled]
         show_json({**selection.as_dict(), "groups": groups})

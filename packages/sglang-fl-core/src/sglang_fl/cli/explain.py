@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sglang_fl.cli.aten import explain_aten
 from sglang_fl.cli.communicators import explain_communicator
-from sglang_fl.cli.loading import start
+from sglang_fl.cli.loading import start_and_note
 from sglang_fl.cli.output import AsJson, show, show_json, table
 from sglang_fl.oot import layers_of, left_to_kernels
 from sglang_fl.ops import contract_of
@@ -57,7 +57,7 @@ def explain(
 def _explain_op(op: str, traces: Sequence[Path], as_json: bool) -> None:
     contract_of(op)
     quarantines = _quarantines(op, traces)
-    session = start()
+    session = start_and_note()
     selection = session.dispatcher.select(op)
     slower = left_to_kernels(selection, session.platform)
     layers = {name: left or slower for name, left in layers_of(op, session.settings)}

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from sglang_fl import declarations
+from sglang_fl.cli.variables import check_variables
 from sglang_fl.declarations import Declared
 from sglang_fl.errors import PlatformError, SettingsError, SglangFlError
 from sglang_fl.plugins import CORE, Offer, Plugin, Plugins, Record
@@ -30,6 +31,14 @@ def start() -> Session:
         from sglang_fl.session import Session  # noqa: PLC0415 - it imports torch
 
         return Session.start(os.environ)
+
+
+def start_and_note() -> Session:
+    """As :func:`start`. What keeps SGLang from using any of it is noted on stderr, since the answer is on stdout."""
+    session = start()
+    for obstacle in check_variables(os.environ, session.settings, session.platform):
+        print(f"note: {obstacle.subject} is {obstacle.found}", file=sys.stderr)
+    return session
 
 
 def load_plugins() -> Plugins:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sglang_fl.cli.loading import start
+from sglang_fl.cli.loading import start_and_note
 from sglang_fl.cli.output import AsJson, show, show_json, table
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.ranking import Selection
@@ -13,7 +13,7 @@ from sglang_fl.ranking import Selection
 
 def ops(as_json: AsJson = False) -> None:
     """Show each op's implementations: whether they are available here, and in which order they serve."""
-    session = start()
+    session = start_and_note()
     platform, selections = session.platform.name, [session.dispatcher.select(op) for op in CONTRACTS]
     if as_json:
         show_json({"platform": platform, "ops": [_as_dict(selection) for selection in selections]})

@@ -37,6 +37,7 @@ class Declared(NamedTuple):
     setting: Setting
     adapter: TypeAdapter[Any]
     is_list: bool
+    is_number: bool
     default: Any = None
 
 
@@ -69,6 +70,10 @@ def rivals(known: Vocabulary) -> dict[str, set[str]]:
 def read_value(entry: Declared, given: object, where: str) -> Any:
     """What ``given``, from YAML or from a variable, means for this setting. Raises SettingsError if it is nothing."""
     written = split(given, ",") if entry.is_list and isinstance(given, str) else given
+    if entry.is_number and isinstance(given, bool):  # which pydantic would read as 1 or 0
+        raise SettingsError(
+            CORE, asked=f"{entry.setting.key} ({where})", found=repr(given), do=f"write a number: {entry.setting.help}"
+        )
     try:
         value = entry.adapter.validate_python(written)
     except ValidationError as error:
@@ -94,8 +99,9 @@ def _declare(owner: str, setting: Setting) -> Declared:
             found=f"that YAML has no such type ({error.message.splitlines()[0]})",
             do="declare a type that pydantic reads from YAML, such as bool, str or tuple[str, ...]",
         ) from error
-    is_list = any(form.get("type") == "array" for form in (schema, *schema.get("anyOf", ())))
-    entry = Declared(owner, setting, adapter, is_list)
+    types = {form.get("type") for form in (schema, *schema.get("anyOf", ()))}
+    is_number = bool(types & {"integer", "number"}) and "boolean" not in types
+    entry = Declared(owner, setting, adapter, "array" in types, is_number)
     return entry._replace(default=read_value(entry, setting.default, f"its default in {owner}"))
 
 

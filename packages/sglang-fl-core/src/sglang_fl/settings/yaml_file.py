@@ -27,6 +27,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path, who: str) -> dict[Any, Any]:
     """The file's mapping; an empty one for a file without content. Raises SettingsError for anything else."""
+    if path.is_fifo():
+        raise SettingsError(
+            who,
+            asked=f"the settings file {path} (SGLANG_FL_CONFIG)",
+            found="a pipe, which can be read once",
+            do="write it to a file: every process of SGLang reads it",
+        )
     try:
         content = yaml.load(path.read_bytes(), _StrictLoader)
     except OSError as error:
