@@ -184,9 +184,31 @@ def test_one_of_pytorchs_own_ops_is_shown_alone(cli: Cli, install: Install, op: 
     assert [row["name"] for row in told["aten"]] == names
 
 
-def test_an_op_that_no_backend_can_replace_is_an_error_with_the_nearest(cli: Cli, install: Install) -> None:
+NAMING = """
+    from sglang_fl import AtenOp, hookimpl
+
+    class Op(AtenOp):
+        def covered_by(self, name):
+            return name == "plus" and self.name.startswith("add")
+
+    @hookimpl
+    def sglang_fl_aten_ops(platform, settings):
+        return [Op(name=name, by="acme", replaced=True, reason="") for name in ("add.Tensor", "add_.Tensor", "mm")]
+"""
+"""A backend whose records tell which names cover them."""
+
+
+def test_a_name_means_what_the_records_of_the_backend_say(cli: Cli, install: Install) -> None:
+    install("acme-chip", NAMING)
+    told = json.loads(cli("explain", "plus", "--aten", "--json").stdout)
+    assert [row["name"] for row in told["aten"]] == ["add.Tensor", "add_.Tensor"]
+    assert cli("explain", "mm", "--aten").exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["ad.Tensor", "aten::ad.Tensor", "torch.ops.aten.ad.Tensor", "torch.ad.Tensor"])
+def test_an_op_that_no_backend_can_replace_is_an_error_with_the_nearest(cli: Cli, install: Install, name: str) -> None:
     install("acme-chip", WITH_ATEN_OPS)
-    result = cli("explain", "ad.Tensor", "--aten")
+    result = cli("explain", name, "--aten")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "did you mean 'add.Tensor'?" in result.stderr
     assert "explain --aten" in cli("explain", "zzz", "--aten").stderr

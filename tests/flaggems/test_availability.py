@@ -28,12 +28,13 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installs]:
-    """Makes these modules the ones that there are; whoever imports them fails."""
+    """Makes these packages the ones that there are; whoever imports them fails."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def install(*names: str) -> None:
+    def install(*names: str, source: str = "") -> None:
         for name in names:
-            (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')")
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "__init__.py").write_text(f"{source}\nraise AssertionError('imported')")
 
     yield install
 
@@ -41,6 +42,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Insta
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     found = availability.find_spec
     monkeypatch.setattr(availability, "find_spec", lambda name: None if name in names else found(name))
+    if "flag_gems" in names:
+        monkeypatch.setattr(availability, "installed_package", lambda: None)
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
@@ -70,9 +73,10 @@ def test_our_kernels_need_a_triton_for_the_device(accelerator: None, monkeypatch
 @pytest.mark.parametrize(
     ("missing", "reason"),
     [
-        ("flag_gems", "flag-gems is not installed"),
-        ("yaml", "PyYAML is not installed, which flag-gems imports"),
-        ("sqlalchemy", "sqlalchemy is not installed, which flag-gems imports"),
+        ("flag_gems", "flag-gems is not installed: pip install flag-gems==5.0.2"),
+        ("yaml", "PyYAML is not installed, which flag-gems imports: pip install PyYAML"),
+        ("sqlalchemy", "sqlalchemy is not installed, which flag-gems imports: pip install sqlalchemy"),
+        ("triton", "triton is not installed: pip install 'triton<3.7'"),
     ],
 )
 def test_flaggems_needs_itself_and_what_it_imports(
@@ -96,4 +100,28 @@ def test_flaggems_needs_a_triton_that_launches_as_it_does(
     assert (answer is True) == works
     if not works:
         assert "pointwise" in str(answer)
-        assert str(answer).endswith(f"here is triton {version}")
+        assert str(answer).endswith(
+            f"here is triton {version}: take an SGLang that brings triton before {availability.TRITON_BEFORE}"
+        )
+
+
+@pytest.mark.parametrize("release", ["4.2.0", "5.0.1", "5.0.1+cu130"])
+def test_a_release_of_flaggems_before_the_first_supported_is_refused_with_the_one_to_install(
+    monkeypatch: pytest.MonkeyPatch, accelerator: None, installed: Installs, release: str
+) -> None:
+    installed("flag_gems", source=f"__version__ = '{release}'")
+    installed("sqlalchemy")
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    assert availability.flag_gems("acme") == (
+        f"flag-gems {release} is older than 5.0.2, the first release that is supported: pip install flag-gems==5.0.2"
+    )
+
+
+@pytest.mark.parametrize("source", ["", *(f"__version__ = '{one}'" for one in ("5.0.2+cu", "5.0.2.dev1", "5.3.4"))])
+def test_a_build_of_the_first_supported_release_a_later_one_and_an_unknown_one_are_taken(
+    monkeypatch: pytest.MonkeyPatch, accelerator: None, installed: Installs, source: str
+) -> None:
+    installed("flag_gems", source=source)
+    installed("sqlalchemy")
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+    assert availability.flag_gems("acme") is True

@@ -22,6 +22,10 @@ class Site:
         lines += [f"Requires-Dist: {line}" for line in requires]
         (info / "METADATA").write_text("\n".join([*lines, ""]))
 
+    def write(self, package: str, source: str) -> None:
+        (self._folder / package).mkdir(exist_ok=True)
+        (self._folder / package / "__init__.py").write_text(source)
+
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
@@ -33,8 +37,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def gems(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     """FlagGems' metadata, with its pin; all that it needs, and a Triton that it works with."""
     site.install("flag-gems", "5.0.2", "numpy ==1.26.4", "torch ==2.9.0 ; extra == 'nvidia'")
+    site.write("flag_gems", "")
     monkeypatch.setattr(availability, "find_spec", lambda name: name)
-    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
     monkeypatch.setattr(triton, "__version__", "3.6.0")
     return site
 
@@ -70,6 +74,16 @@ def test_a_triton_that_breaks_it_is_worth_knowing_and_no_failure(gems: Site, mon
     line = one(doctor.flag_gems())
     assert line.ok is None
     assert line.found.startswith("5.0.2, not used: from triton 3.7 on")
+
+
+def test_a_release_that_is_too_old_is_worth_knowing_and_no_failure_whatever_it_imports(
+    gems: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gems.write("flag_gems", "__version__ = '5.0.0'")
+    monkeypatch.setattr(availability, "find_spec", lambda name: None if name == "sqlalchemy" else name)
+    line = one(doctor.flag_gems())
+    assert line.ok is None
+    assert "not used: flag-gems 5.0.0 is older than 5.0.2" in line.found
 
 
 def test_what_it_imports_and_is_missing_has_a_command(gems: Site, monkeypatch: pytest.MonkeyPatch) -> None:

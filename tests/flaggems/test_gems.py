@@ -71,6 +71,53 @@ def test_a_residual_of_another_dtype_is_added_unrounded(
     assert torch.equal(total, torch.full_like(x, 2.0**-7))
 
 
+def layer(n: int) -> SimpleNamespace:
+    return SimpleNamespace(
+        weight=torch.ones(n), bias=torch.ones(n), variance_epsilon=1e-6, elementwise_affine=True, use_bias=True
+    )
+
+
+@pytest.fixture
+def untouched(gems: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Our module, with a FlagGems that nobody may call."""
+    for name in ("rms_norm", "fused_add_rms_norm", "layer_norm"):
+        monkeypatch.delattr(gems.flag_gems, name)
+    return gems
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+@pytest.mark.parametrize("given", [("rms_norm", 1), ("rms_norm", 2), ("layer_norm", 1)])
+def test_a_vector_of_another_width_never_reaches_flaggems(
+    untouched: ModuleType, given: tuple[str, int], tokens: int
+) -> None:
+    name, tensors = given
+    with pytest.raises(ValueError, match="4 weights for 8 columns"):
+        getattr(untouched, name)(layer(4), *torch.ones(tensors, tokens, 8))
+
+
+@pytest.mark.parametrize("vector", ["weight", "bias"])
+def test_each_vector_of_a_layer_norm_is_looked_at_if_it_counts(gems: ModuleType, vector: str) -> None:
+    obj, x = layer(8), torch.ones(2, 8)
+    setattr(obj, vector, torch.ones(4))
+    with pytest.raises(ValueError, match="4 weights for 8 columns"):
+        gems.layer_norm(obj, x)
+    setattr(obj, "elementwise_affine" if vector == "weight" else "use_bias", False)
+    assert gems.layer_norm(obj, x).shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (3, 8), (2, 2, 4), (8,), (0, 8)])
+def test_a_residual_of_another_shape_never_reaches_flaggems(untouched: ModuleType, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"the residual has shape .*, not that of x, \(2, 8\)"):
+        untouched.rms_norm(layer(8), torch.ones(2, 8), torch.ones(shape))
+
+
+@pytest.mark.parametrize("given", [("rms_norm", 1), ("rms_norm", 2), ("layer_norm", 1)])
+def test_integers_never_reach_flaggems(untouched: ModuleType, given: tuple[str, int]) -> None:
+    name, tensors = given
+    with pytest.raises(TypeError, match=r"torch\.int32"):
+        getattr(untouched, name)(layer(8), *torch.ones(tensors, 2, 8, dtype=torch.int32))
+
+
 def test_a_function_that_flaggems_does_not_export_would_be_found() -> None:
     with pytest.raises(AssertionError, match="gemma_rms_norm comes from nowhere"):
         gems_on_cpu.signature_of("gemma_rms_norm")

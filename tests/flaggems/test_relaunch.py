@@ -204,6 +204,25 @@ def test_a_lone_row_is_no_precedent_for_rows_that_share_memory(kernel: Kernel, n
     assert kernel.launches == (2, 0)
 
 
+@pytest.mark.parametrize(("few", "strides"), [(1, (0, 64, 1)), (1, (64, 64, 1)), (3, (64, 192, 1))])
+def test_few_tokens_are_no_precedent_for_more_that_share_memory(
+    kernel: Kernel, few: int, strides: tuple[int, ...]
+) -> None:
+    def rotates_in_place(tokens: int) -> bool:
+        query, at = torch.zeros(1024).as_strided((tokens, 4, 64), strides), torch.zeros(tokens, dtype=torch.int64)
+        return rotary.rotary_embedding(**rotation(query=query, key=None, position_ids=at))[0] is query
+
+    assert [rotates_in_place(tokens) for tokens in (few, few, few + 1, few)] == [True, True, False, True]
+    assert kernel.launches == (2, 2)
+
+
+def test_more_tokens_than_before_are_a_precedent_for_as_many(kernel: Kernel) -> None:
+    for tokens in (1, 3, 2, 3):
+        query, at = torch.zeros(tokens, 4, 64), torch.zeros(tokens, dtype=torch.int64)
+        rotary.rotary_embedding(**rotation(query=query, key=None, position_ids=at))
+    assert kernel.launches == (2, 2)
+
+
 def test_x_as_its_own_residual_is_never_launched_as_two_tensors(kernel: Kernel) -> None:
     op, x = rms_norm._norm(0.0), rows(3, 64)
     op(**norm_of_a_sum())

@@ -62,7 +62,8 @@ Outcome = Callable[..., dict[str, AtenOp]]
 @pytest.fixture
 def activated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outcome]:
     """Activates the layer with a stand-in of these faults and settings, and gives what it then tells, by name."""
-    monkeypatch.setattr(availability, "flag_gems", lambda device_type: True)
+    monkeypatch.setattr(availability, "obstacle", lambda: None)
+    monkeypatch.setattr(availability, "own_kernels", lambda device_type: True)
     (tmp_path / "flag_gems").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -135,7 +136,26 @@ def test_a_flaggems_that_cannot_be_imported_is_an_error_with_what_it_says(activa
 def test_a_machine_on_which_flaggems_cannot_serve_is_refused_with_the_reason(
     activated: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(availability, "flag_gems", lambda device_type: f"no Triton for {device_type}")
+    monkeypatch.setattr(availability, "own_kernels", lambda device_type: f"no Triton for {device_type}")
     with pytest.raises(SglangFlError, match=r"\(use_flaggems, USE_FLAGGEMS\); found no Triton for acme"):
         activated()
     assert "flag_gems" not in sys.modules
+
+
+@pytest.mark.parametrize(("release", "told"), [("5.0.2+cu", 0), ("5.3.4", 1), ("", 1)])
+def test_a_release_that_the_list_of_what_is_wrong_was_not_made_for_is_one_warning(
+    activated: Outcome, caplog: pytest.LogCaptureFixture, release: str, told: int
+) -> None:
+    activated(f"__version__ = '{release}'", settings={"SGLANG_FL_FLAGOS_BLACKLIST": "special_entr"})
+    assert sum("was made for flag-gems 5.0.2 and not compared" in text for text in caplog.messages) == told
+
+
+def test_a_list_of_ops_that_cannot_be_read_is_an_error_where_the_layer_is_on(activated: Outcome) -> None:
+    with pytest.raises(SglangFlError, match=r"flag_gems/__init__\.py; found none that can be read"):
+        activated("_FULL_CONFIG.append(")
+
+
+def test_a_list_of_ops_that_cannot_be_read_is_empty_while_the_layer_is_off(activated: Outcome) -> None:
+    off = {"USE_FLAGGEMS": "0"}
+    assert activated("_FULL_CONFIG.append(", settings=off) == {}
+    layer.check(load_settings(off, DECLARED))

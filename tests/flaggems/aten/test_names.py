@@ -93,6 +93,12 @@ def test_a_misspelt_overload_is_answered_with_names_that_cover_something(release
         ("sofmax", "'softmax'"),
         ("mul.tensor", "'mul.Tensor'"),
         ("silu_and_mul", "op_backends"),
+        ("aten::ad", "'add'"),
+        ("ADD", "'add'"),
+        ("torch.add", "'add'"),
+        ("torch.ops.aten.add.tensor", "'add.Tensor'"),
+        ("ATEN.MM.OUT", "'mm.out'"),
+        ("aten::silu_and_mul", "of silu_and_mul, which is no op of PyTorch's own, with op_backends"),
     ],
 )
 def test_the_nearest_names_are_proposed(released: Table, name: str, near: str) -> None:

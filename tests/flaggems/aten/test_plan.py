@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sglang_fl import AtenOp, SglangFlError
 from sglang_fl.settings import Settings, load_settings
 from sglang_fl_flaggems.aten.names import covered
-from sglang_fl_flaggems.aten.plan import plan, unknown_defaults, wrong_and_wanted
+from sglang_fl_flaggems.aten.plan import GemsOp, plan, unknown_defaults, wrong_and_wanted
 from sglang_fl_flaggems.aten.table import Entry, Table
 
 from .conftest import DECLARED, Given
@@ -57,11 +57,12 @@ def test_every_reason_names_the_setting_that_decided(given: Given) -> None:
 
     whitelist = told(on(whitelist="add,softmax"))
     assert whitelist["add_.Tensor"].reason == "add in flagos_whitelist (SGLANG_FL_FLAGOS_WHITELIST)"
-    assert whitelist["_softmax"] == AtenOp(
+    assert whitelist["_softmax"] == GemsOp(
         name="_softmax",
         by="flag_gems.softmax",
         replaced=True,
         reason="softmax in flagos_whitelist (SGLANG_FL_FLAGOS_WHITELIST)",
+        entry=TABLE["_softmax"],
     )
     assert whitelist["mm"].reason == "not in flagos_whitelist (SGLANG_FL_FLAGOS_WHITELIST)"
     assert whitelist["newer_op"].reason == "this PyTorch has no such op"

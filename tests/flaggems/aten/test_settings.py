@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from sglang_fl import SglangFlError
+import pytest
+import triton
+
+from sglang_fl import Platform, SglangFlError
 from sglang_fl.errors import SettingsError
-from sglang_fl_flaggems import doctor
+from sglang_fl_flaggems import availability, doctor
 from sglang_fl_flaggems.aten import layer
 from sglang_fl_flaggems.aten.settings import SETTINGS, refuse_what_is_in_vain, suspended
 
@@ -12,6 +15,7 @@ from .conftest import Given
 from .wheel import search_path
 
 ON = {"USE_FLAGGEMS": "1"}
+UNKNOWN = ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensr"}
 RECORDED = ON | {"SGLANG_FLAGGEMS_RECORD": "1"}
 
 
@@ -88,16 +92,58 @@ def test_doctor_finds_what_is_set_in_vain(given: Given) -> None:
     assert line.remedy == "set USE_FLAGGEMS=1, or leave flagos_whitelist out"
 
 
-def test_doctor_finds_a_name_of_no_op(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer, "installed_package", lambda: search_path() / "flag_gems")
-    (line,) = doctor.aten_settings(given(ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensr"}))
+@pytest.fixture
+def released_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The released FlagGems is installed, beside all that it needs."""
+    for module in (layer, availability):
+        monkeypatch.setattr(module, "installed_package", lambda: search_path() / "flag_gems")
+    monkeypatch.setattr(availability, "find_spec", lambda name: name)
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
+
+
+@pytest.mark.usefixtures("released_here")
+def test_doctor_finds_a_name_of_no_op(given: Given) -> None:
+    (line,) = doctor.aten_settings(given(UNKNOWN))
     assert line.ok is False
     assert "'add.Tensor'" in f"{line.found} {line.remedy}"
 
 
 @pytest.mark.parametrize("variables", [{}, ON, ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensor"}])
-def test_doctor_has_nothing_to_say_of_settings_that_mean_something(
-    given: Given, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layer, "installed_package", lambda: search_path() / "flag_gems")
+@pytest.mark.usefixtures("released_here")
+def test_doctor_has_nothing_to_say_of_settings_that_mean_something(given: Given, variables: dict[str, str]) -> None:
     assert list(doctor.aten_settings(given(variables))) == []
+
+
+@pytest.fixture(params=["absent", "too old", "without what it imports", "a triton that breaks it"])
+def in_the_way(request: pytest.FixtureRequest, released_here: None, tmp_path: Path) -> tuple[str, str]:
+    """FlagGems cannot serve here: what is found, and what is to be done."""
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    if request.param == "absent":
+        monkeypatch.setattr(availability, "installed_package", lambda: None)
+        return "flag-gems is not installed", "pip install flag-gems==5.0.2"
+    if request.param == "too old":
+        (tmp_path / "__init__.py").write_text("__version__ = '4.2.0'")  # its list of ops cannot be read, either
+        for module in (layer, availability):
+            monkeypatch.setattr(module, "installed_package", lambda: tmp_path)
+        return "flag-gems 4.2.0 is older than 5.0.2", "pip install flag-gems==5.0.2"
+    if request.param == "without what it imports":
+        monkeypatch.setattr(availability, "find_spec", lambda name: None if name == "sqlalchemy" else name)
+        return "sqlalchemy is not installed", "pip install sqlalchemy"
+    monkeypatch.setattr(triton, "__version__", "3.8.0")
+    return "here is triton 3.8.0", "take an SGLang that brings triton before 3.7"
+
+
+def test_doctor_fails_with_the_reason_for_which_a_worker_would_end(given: Given, in_the_way: tuple[str, str]) -> None:
+    settings, (found, do) = given(ON), in_the_way
+    (line,) = doctor.aten_settings(settings)
+    assert line.ok is False
+    assert found in line.found
+    assert line.remedy == f"leave use_flaggems off, or {do}"
+    cuda = Platform(name="cuda", device_type="cuda", is_available=lambda: True, in_tree=True)
+    with pytest.raises(SglangFlError) as raised:
+        layer.activate(cuda, settings)
+    assert (raised.value.found, raised.value.do) == (line.found, line.remedy)
+
+
+def test_doctor_does_not_mind_while_the_layer_is_off(given: Given, in_the_way: tuple[str, str]) -> None:
+    assert list(doctor.aten_settings(given({}))) == []

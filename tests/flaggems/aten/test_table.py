@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sglang_fl import SglangFlError
-from sglang_fl_flaggems.aten.table import Entry, Table, read_table
+from sglang_fl_flaggems.aten.table import Entry, Table, of_release, read_release, read_table
 
 NEWER = """
 import torch
@@ -74,3 +74,19 @@ def test_a_source_that_cannot_be_read_is_an_error_with_the_release_to_take(
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SglangFlError, match="FileNotFoundError"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize("release", ["4.2.0", "5.0.2", "5.0.2+cu130"])
+def test_a_release_is_read_as_it_is_written(tmp_path: Path, release: str) -> None:
+    assert read_release(package(tmp_path, f'import torch\n\n__version__ = "{release}"\n')) == release
+
+
+@pytest.mark.parametrize("source", ["", "try:\n    __version__ = '5.0.2'\nexcept: ...", "__version__ = 'unknown'"])
+def test_what_is_no_version_that_the_source_tells_is_an_unknown_release(tmp_path: Path, source: str) -> None:
+    assert read_release(package(tmp_path, source)) is None
+    assert read_release(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("build", ["5.0.2", "5.0.2+cu130", "5.0.2.dev3", "5.0.2.dev3+g90eed79f3"])
+def test_a_build_is_of_its_release(build: str) -> None:
+    assert str(of_release(build)) == "5.0.2"

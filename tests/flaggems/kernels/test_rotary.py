@@ -73,12 +73,31 @@ def test_tables_may_be_of_another_dtype_and_positions_of_32_bits_and_strided(dty
     assert_near(rotary_embedding(None, query, None, cos, sin, at)[0], wanted)
 
 
-def test_heads_that_share_memory_are_not_overwritten() -> None:
-    query = torch.randn(3, 1, 16, device=DEVICE).expand(3, 4, 16)
+@pytest.mark.parametrize("strides", [(16, 0, 1), (0, 16, 1), (32, 8, 1), (24, 16, 1), (64, 16, 0), (17, 33, 2)])
+def test_heads_that_share_memory_are_not_overwritten(strides: tuple[int, ...]) -> None:
+    query = torch.randn(200, device=DEVICE).as_strided((3, 4, 16), strides)
     before, (cos, sin), at = query.clone(), tables(16), positions(3)
     rotated, _ = rotary_embedding(None, query, None, cos, sin, at)
     assert_near(rotated, exact(before, cos[at], sin[at], False))
+    assert rotated is not query
     assert torch.equal(query, before)
+
+
+@pytest.mark.parametrize("strides", [(64, 16, 1), (16, 48, 1), (1, 48, 3), (128, 32, 2), (64, 1, 4)])
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_heads_that_share_none_are_overwritten_whatever_their_strides(tokens: int, strides: tuple[int, ...]) -> None:
+    query = torch.randn(400, device=DEVICE).as_strided((tokens, 4, 16), strides)
+    before, (cos, sin), at = query.clone(), tables(16), positions(tokens)
+    rotated, _ = rotary_embedding(None, query, None, cos, sin, at)
+    assert rotated is query
+    assert_near(query, exact(before, cos[at], sin[at], False))
+
+
+def test_a_lone_head_and_a_lone_token_may_lie_anywhere() -> None:
+    query, (cos, sin), at = torch.randn(16, device=DEVICE).as_strided((1, 1, 16), (0, 0, 1)), tables(16), positions(1)
+    before = query.clone()
+    assert rotary_embedding(None, query, None, cos, sin, at)[0] is query
+    assert_near(query, exact(before, cos[at], sin[at], False))
 
 
 @pytest.mark.parametrize(("width", "half", "tokens"), [(16, 4, 3), (15, 7, 3), (16, 8, 2)])

@@ -257,6 +257,10 @@ class AtenOp:
         _require(is_name, "name", self.name, 'an ATen op, as in "add.Tensor"')
         _require(isinstance(self.replaced, bool), "replaced", self.replaced, "True or False")
 
+    def covered_by(self, name: str) -> bool:
+        """Does a user who writes ``name`` mean this op? A backend whose settings take names of ops says it its way."""
+        return name.removeprefix("aten::") in (self.name, self.name.partition(".")[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:

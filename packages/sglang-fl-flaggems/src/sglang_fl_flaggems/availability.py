@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
 
 from packaging.version import Version
 
 from sglang_fl.records import Answer
+from sglang_fl_flaggems.aten.table import FIRST_RELEASE, installed_package, of_release, read_release
 
 TRITON_BEFORE = "3.7"
 """The first Triton whose compiled kernels take other arguments than those that FlagGems launches them with."""
 
 _NEEDED = {"numpy": "numpy", "yaml": "PyYAML", "sqlalchemy": "sqlalchemy", "packaging": "packaging"}
 """Module -> distribution of what FlagGems imports; it is often installed without its dependencies, for its pins."""
+
+_INSTALL = f"pip install flag-gems=={FIRST_RELEASE}"
+
+
+class Obstacle(NamedTuple):
+    """Why FlagGems cannot serve on any device.
+
+    Attributes:
+        found: what is in its way.
+        do: what mends that.
+    """
+
+    found: str
+    do: str
 
 
 def own_kernels(device_type: str) -> Answer:
@@ -23,13 +40,33 @@ def own_kernels(device_type: str) -> Answer:
 
 def flag_gems(device_type: str) -> Answer:
     """Can FlagGems' kernels?"""
-    if find_spec("flag_gems") is None:
-        return "flag-gems is not installed"
+    in_the_way = obstacle()
+    return own_kernels(device_type) if in_the_way is None else f"{in_the_way.found}: {in_the_way.do}"
+
+
+def obstacle() -> Obstacle | None:
+    """The first thing that keeps FlagGems from serving, whatever the device; None where nothing does."""
+    package = installed_package()
+    if package is None:
+        return Obstacle("flag-gems is not installed", _INSTALL)
+    outdated = outdated_release(package)
+    if outdated is not None:
+        return Obstacle(outdated, _INSTALL)
     missing = missing_of_flag_gems()
     if missing is not None:
-        return f"{missing} is not installed, which flag-gems imports"
-    answer = own_kernels(device_type)
-    return (broken_by_triton() or True) if answer is True else answer
+        return Obstacle(f"{missing} is not installed, which flag-gems imports", f"pip install {missing}")
+    if find_spec("triton") is None:
+        return Obstacle("triton is not installed", f"pip install 'triton<{TRITON_BEFORE}'")
+    broken = broken_by_triton()
+    return None if broken is None else Obstacle(broken, f"take an SGLang that brings triton before {TRITON_BEFORE}")
+
+
+def outdated_release(package: Path) -> str | None:
+    """Why the release of FlagGems in ``package`` is not supported, or None where it is, or is unknown."""
+    release = read_release(package)
+    if release is None or of_release(release) >= Version(FIRST_RELEASE):
+        return None
+    return f"flag-gems {release} is older than {FIRST_RELEASE}, the first release that is supported"
 
 
 def missing_of_flag_gems() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,8 @@ from packaging.specifiers import SpecifierSet
 
 from sglang_fl import SglangFlError
 from sglang_fl.records import Diagnosis
-from sglang_fl_flaggems.availability import TRITON_BEFORE, broken_by_triton, missing_of_flag_gems
+from sglang_fl_flaggems import availability
+from sglang_fl_flaggems.aten.table import installed_package
 
 if TYPE_CHECKING:
     from sglang_fl.settings import Settings
@@ -29,19 +29,22 @@ def flag_gems() -> Iterator[Diagnosis]:
         found = "not installed; our own Triton kernels do not need it"
         yield Diagnosis(subject=_SUBJECT, ok=None, found=found)
         return
-    missing = missing_of_flag_gems()
-    if missing is not None:
+    package, missing = installed_package(), availability.missing_of_flag_gems()
+    outdated = None if package is None else availability.outdated_release(package)
+    if outdated is None and missing is not None:
         found, remedy = f"{gems.version}, without {missing}, which it imports", f"pip install {missing}"
         yield Diagnosis(subject=_SUBJECT, ok=False, found=found, wanted=missing, remedy=remedy)
         return
-    broken = broken_by_triton() if find_spec("triton") is not None else "triton is not installed"
-    if broken is not None:
-        found = f"{gems.version}, not used: {broken}"
+    obstacle = availability.obstacle()
+    if obstacle is not None:
+        found = f"{gems.version}, not used: {obstacle.found}"
         yield Diagnosis(subject=_SUBJECT, ok=None, found=found)
         return
     folder = os.environ.get("FLAGGEMS_CACHE_DIR") or Path.home() / ".flaggems"  # as FlagGems itself decides
     yield Diagnosis(
-        subject=_SUBJECT, ok=True, found=f"{gems.version}, for triton before {TRITON_BEFORE}; cache {folder}"
+        subject=_SUBJECT,
+        ok=True,
+        found=f"{gems.version}, for triton before {availability.TRITON_BEFORE}; cache {folder}",
     )
 
 
@@ -70,7 +73,7 @@ def numpy() -> Iterator[Diagnosis]:
 
 
 def aten_settings(settings: Settings) -> Iterator[Diagnosis]:
-    """What would end a worker when it starts: settings that need the layer while it is off, and names of no op."""
+    """What would end a worker when it starts: a layer that cannot be, one that is needed and off, names of no op."""
     if not settings.of_backends:  # they cannot be read, as another line says
         return
     from sglang_fl_flaggems.aten import layer  # noqa: PLC0415 - it imports torch

@@ -10,6 +10,8 @@ from typing import Any
 import flag_gems
 import torch
 
+from sglang_fl_flaggems.kernels.rows import parameter, require_floats, require_shape, vector
+
 
 def silu_and_mul(obj: Any, x: torch.Tensor) -> torch.Tensor:
     """``silu(gate) * up`` for x = (gate, up): ``[..., 2d]`` -> ``[..., d]``. RuntimeError for an odd last dimension."""
@@ -29,11 +31,14 @@ def gelu_tanh_and_mul(obj: Any, x: torch.Tensor) -> torch.Tensor:
 def rms_norm(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
     """``x / rms(x) * obj.weight``: x ``[..., d]`` -> y; with a residual of x's shape, -> ``(y, x + residual)``.
 
-    With a residual, what is contiguous is overwritten and returned; a copy is returned of the rest.
+    With a residual, what is contiguous is overwritten and returned; a copy is returned of the rest. ValueError for
+    shapes that do not fit, TypeError for integers: FlagGems would write past the end.
     """
-    weight, epsilon, shape = obj.weight, obj.variance_epsilon, [x.shape[-1]]
+    require_floats(x)
+    weight, epsilon, shape = vector(parameter(obj, "weight"), x), obj.variance_epsilon, [x.shape[-1]]
     if residual is None:
         return flag_gems.rms_norm(x, shape, weight, epsilon) if x.numel() else torch.empty_like(x)
+    require_shape(residual, x)
     if not x.numel():
         return x, residual.to(x.dtype)
     if residual.dtype == x.dtype and residual.data_ptr() != x.data_ptr():
@@ -46,12 +51,14 @@ def rms_norm(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) ->
 def layer_norm(obj: Any, x: torch.Tensor) -> torch.Tensor:
     """Layer norm over the last dimension: x ``[..., d]`` -> a new tensor of x's shape and dtype.
 
-    A new number of tokens is tuned for by timing several variants: seconds, once on a machine.
+    A new number of tokens is tuned for by timing several variants: seconds, once on a machine. ValueError for shapes
+    that do not fit, TypeError for integers.
     """
+    require_floats(x)
+    weight = vector(parameter(obj, "weight"), x) if obj.elementwise_affine else None
+    bias = vector(parameter(obj, "bias"), x) if obj.use_bias else None
     if not x.numel():
         return torch.empty_like(x)
-    weight = obj.weight if obj.elementwise_affine else None
-    bias = obj.bias if obj.use_bias else None
     y: torch.Tensor = flag_gems.layer_norm(x, [x.shape[-1]], weight, bias, obj.variance_epsilon)[0]
     return y
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sglang_fl import AtenOp, Diagnosis, OpImpl, Platform, Setting, hookimpl
@@ -36,7 +36,7 @@ def sglang_fl_activate(platform: Platform, settings: Settings) -> None:
 
 
 @hookimpl
-def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> list[AtenOp]:
+def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> Sequence[AtenOp]:
     """What FlagGems replaces, or would, and why not the rest."""
     from sglang_fl_flaggems.aten import layer  # noqa: PLC0415 - it imports torch
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from sglang_fl.cli.loading import quietly, start
+from sglang_fl.cli.loading import quietly, start_and_note
 from sglang_fl.cli.output import show, show_json, table
 from sglang_fl.errors import DispatchError
-from sglang_fl.plugins import CORE
+from sglang_fl.plugins import CORE, Offer
+from sglang_fl.records import AtenOp
 
 if TYPE_CHECKING:
     from sglang_fl.session import Session
@@ -24,12 +26,11 @@ Row = dict[str, Any]
 
 
 def explain_aten(op: str | None, as_json: bool) -> None:
-    """Shows all ops that a backend can replace; or the overloads of ``op``, or the one overload that it names."""
+    """Shows all ops that a backend can replace; or those that ``op`` names, as it would in the backend's settings."""
     quietly()  # a backend that refuses the settings is the answer
-    session = start()
-    rows = _rows(session)
-    if op is not None:
-        rows = _named(op.removeprefix("aten::"), rows)
+    session = start_and_note()
+    offers = _offers(session)
+    rows = [_row(offer) for offer in (offers if op is None else _named(op, offers))]
     if as_json:
         show_json({"platform": session.platform.name, "aten": rows})
     elif rows:
@@ -38,16 +39,21 @@ def explain_aten(op: str | None, as_json: bool) -> None:
         show(f"No loaded backend can replace PyTorch's own ops on platform {session.platform.name}")
 
 
-def _rows(session: Session) -> list[Row]:
+def _offers(session: Session) -> Sequence[Offer[AtenOp]]:
     with redirect_stdout(sys.stderr):  # stdout is the answer's, and a backend's SDK may greet
-        offers = session.aten_ops()
-    return [{**asdict(offer.record), "distribution": offer.plugin.distribution} for offer in offers]
+        return session.aten_ops()
 
 
-def _named(op: str, rows: Sequence[Row]) -> list[Row]:
-    named = [row for row in rows if op in (row["name"], row["name"].partition(".")[0])]
+def _row(offer: Offer[AtenOp]) -> Row:
+    plain = {field.name: getattr(offer.record, field.name) for field in fields(AtenOp)}
+    return {**plain, "distribution": offer.plugin.distribution}
+
+
+def _named(op: str, offers: Sequence[Offer[AtenOp]]) -> list[Offer[AtenOp]]:
+    named = [offer for offer in offers if offer.record.covered_by(op)]
     if not named:
-        near = difflib.get_close_matches(op, [row["name"] for row in rows], n=1)
+        bare = re.sub(r"^(torch\.(ops\.)?)?(aten(::|\.))?", "", op)
+        near = difflib.get_close_matches(bare, [offer.record.name for offer in offers], n=1)
         raise DispatchError(
             CORE,
             asked=f"the ATen op {op!r}",

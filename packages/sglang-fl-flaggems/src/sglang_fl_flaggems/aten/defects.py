@@ -6,12 +6,14 @@ Each of these was seen to differ from PyTorch for calls that PyTorch takes, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from packaging.version import Version
 
-LATEST_EXAMINED = "5.0.2"
-"""The latest release of FlagGems that was compared with PyTorch; what a later one gets wrong is not known."""
+from .table import of_release
+
+EXAMINED = "5.0.2"
+"""The release of FlagGems that was compared with PyTorch. Of any other it is not known what it has mended."""
 
 _WRONG: Mapping[str, str] = {
     "it writes outside a tensor that is not contiguous": (
@@ -95,8 +97,28 @@ def silently_wrong(release: str | None, device_type: str | None) -> dict[str, st
 
     Without a device type: what is wrong on all. FlagGems has functions of its own for some generations of a vendor's
     chips; which one is here cannot be told without starting it, so what is wrong on one of them counts for all.
+
+    A release that was not examined, or is unknown (None), is taken to be wrong where the examined one is.
     """
-    if release is None or Version(Version(release).public) > Version(LATEST_EXAMINED):  # public: without "+cu130"
-        return {}
     tables = [_WRONG, _WRONG_ON_CUDA] if device_type == "cuda" else [_WRONG]
-    return {overload: what for table in tables for what, overloads in table.items() for overload in overloads.split()}
+    seen = "" if _is_examined(release) else f" (seen in flag-gems {EXAMINED})"
+    return {
+        overload: f"{what}{seen}"
+        for table in tables
+        for what, overloads in table.items()
+        for overload in overloads.split()
+    }
+
+
+def unexamined(release: str | None) -> Iterator[str]:
+    """A warning, unless ``release`` is the one that was examined."""
+    if not _is_examined(release):
+        here = f"flag-gems {release}" if release else "the flag-gems that is installed, whose source names no release"
+        yield (
+            f"the list of what FlagGems gets wrong was made for flag-gems {EXAMINED} and not compared with {here}: "
+            "what is on it stays with PyTorch, and what else this release gets wrong is not known"
+        )
+
+
+def _is_examined(release: str | None) -> bool:
+    return release is not None and of_release(release) == Version(EXAMINED)

@@ -8,32 +8,34 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sglang_fl import AtenOp, SglangFlError
+from sglang_fl import SglangFlError
 from sglang_fl_flaggems import availability
 
-from .defects import silently_wrong
-from .plan import plan, unknown_defaults, wrong_and_wanted
+from .defects import silently_wrong, unexamined
+from .plan import GemsOp, plan, unknown_defaults, wrong_and_wanted
 from .record import Wrap, recorder
 from .registration import as_it_is, has_op, own_rule, register, rows_of
 from .settings import WHO, by_user, refuse_what_is_in_vain, suspended
 from .table import PACKAGE, Table, installed_package, read_release, read_table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sglang_fl import Platform
     from sglang_fl.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-def aten_ops(platform: Platform, settings: Settings) -> list[AtenOp]:
+def aten_ops(platform: Platform, settings: Settings) -> list[GemsOp]:
     """Every op that the installed FlagGems has a function for: as it is once the layer is active, or as it would be.
 
     Raises SglangFlError for settings that cannot be meant here.
     """
-    table, rows, _ = _asked(platform, settings)
+    rows = _asked(settings, platform.device_type).rows
     flag_gems = sys.modules.get(PACKAGE)
     is_active = getattr(flag_gems, "current_work_registrar", None) is not None
-    return [as_it_is(row, table[row.name], flag_gems) for row in rows] if is_active else rows
+    return [as_it_is(row, flag_gems) for row in rows] if is_active else rows
 
 
 def activate(platform: Platform, settings: Settings) -> None:
@@ -41,15 +43,16 @@ def activate(platform: Platform, settings: Settings) -> None:
 
     Raises SglangFlError when it cannot be done as asked. What has been replaced by then stays replaced.
     """
-    table, asked, wrong = _asked(platform, settings)
+    table, asked, release, wrong = _asked(settings, platform.device_type)
     _warn(suspended(settings))
     if not settings.of_backends["use_flaggems"]:
         return
+    _warn(unexamined(release))
     _warn(unknown_defaults(table, settings))
     _warn(wrong_and_wanted(asked, wrong))
     flag_gems = _imported(table, settings)
     register({row.name for row in asked if row.replaced}, flag_gems, _wrap(settings))
-    _refuse_differences(asked, table, flag_gems, is_by_name=by_user(settings, "flagos_whitelist"))
+    _refuse_differences(asked, flag_gems, is_by_name=by_user(settings, "flagos_whitelist"))
 
 
 def _wrap(settings: Settings) -> Wrap | None:
@@ -59,34 +62,48 @@ def _wrap(settings: Settings) -> Wrap | None:
 
 
 def check(settings: Settings) -> None:
-    """Raises SglangFlError for settings that no platform makes sense of; nothing is imported or replaced."""
-    refuse_what_is_in_vain(settings)
-    _planned(settings, device_type=None)
+    """Raises SglangFlError for what would stop a worker on any platform; FlagGems is not imported, nothing replaced."""
+    _asked(settings, device_type=None)
 
 
-def _asked(platform: Platform, settings: Settings) -> _Planned:
-    refuse_what_is_in_vain(settings)
-    answer = availability.flag_gems(platform.device_type) if settings.of_backends["use_flaggems"] else True
-    if answer is not True:
-        raise _impossible(str(answer), settings)
-    return _planned(settings, platform.device_type)
-
-
-class _Planned(NamedTuple):
-    """What FlagGems has functions for, which of them are to be replaced, and those that it gets wrong."""
+class _Asked(NamedTuple):
+    """What FlagGems has functions for, which of them are to be replaced, its release, and those that it gets wrong."""
 
     table: Table
-    rows: list[AtenOp]
+    rows: list[GemsOp]
+    release: str | None
     wrong: dict[str, str]
 
 
-def _planned(settings: Settings, device_type: str | None) -> _Planned:
+def _asked(settings: Settings, device_type: str | None) -> _Asked:
+    """What the settings ask for on devices of torch's ``device_type``; without one, on any."""
+    refuse_what_is_in_vain(settings)
     package = installed_package()
-    table = {} if package is None else read_table(package)
-    wrong: dict[str, str] = {}
-    if package is not None and settings.of_backends["use_flaggems"]:  # every worker comes by here
-        wrong = silently_wrong(read_release(package), device_type)
-    return _Planned(table, plan(table, settings, has_op, wrong), wrong)
+    if not settings.of_backends["use_flaggems"]:  # most workers
+        table = {} if package is None else _readable(package)
+        return _Asked(table, plan(table, settings, has_op), None, {})
+    _require_flag_gems(settings, device_type)
+    assert package is not None, "it is required"
+    table, release = read_table(package), read_release(package)
+    wrong = silently_wrong(release, device_type)
+    return _Asked(table, plan(table, settings, has_op, wrong), release, wrong)
+
+
+def _require_flag_gems(settings: Settings, device_type: str | None) -> None:
+    obstacle = availability.obstacle()
+    if obstacle is not None:
+        raise _impossible(obstacle.found, settings, do=obstacle.do)
+    answer = True if device_type is None else availability.own_kernels(device_type)
+    if answer is not True:
+        raise _impossible(str(answer), settings)
+
+
+def _readable(package: Path) -> Table:
+    """What can be read of a FlagGems that nobody asked for, whatever its release."""
+    try:
+        return read_table(package)
+    except SglangFlError:
+        return {}
 
 
 def _imported(table: Table, settings: Settings) -> Any:
@@ -101,22 +118,21 @@ def _imported(table: Table, settings: Settings) -> Any:
     return flag_gems
 
 
-def _impossible(found: str, settings: Settings) -> SglangFlError:
+def _impossible(found: str, settings: Settings, do: str = "mend what `sglang-fl doctor` finds") -> SglangFlError:
     return SglangFlError(
         WHO,
         asked=f"FlagGems in the place of PyTorch's own ops (use_flaggems, {settings.origin('use_flaggems')})",
         found=found,
-        do="leave use_flaggems off, or mend what `sglang-fl doctor` finds",
+        do=f"leave use_flaggems off, or {do}",
     )
 
 
-def _refuse_differences(asked: Sequence[AtenOp], table: Table, flag_gems: Any, *, is_by_name: bool) -> None:
+def _refuse_differences(asked: Sequence[GemsOp], flag_gems: Any, *, is_by_name: bool) -> None:
     """FlagGems may leave something out by a rule of its own, unless the user named it."""
     differing = []
     for was in asked:
-        entry = table[was.name]
-        now = as_it_is(was, entry, flag_gems)
-        if now.replaced != was.replaced and (is_by_name or now.replaced or own_rule(entry, flag_gems) is None):
+        now = as_it_is(was, flag_gems)
+        if now.replaced != was.replaced and (is_by_name or now.replaced or own_rule(was.entry, flag_gems) is None):
             differing.append(f"{now.name} ({now.reason})")
     if differing:
         raise SglangFlError(

@@ -22,20 +22,27 @@ def covered(name: str, table: Table) -> frozenset[str]:
     ``"aten::add.Tensor"`` and ``"aten.add.Tensor"`` only the former; ``"mm.default"`` is ``mm`` without ``mm.out``;
     ``"softmax"``, a function of FlagGems', covers ``_softmax``.
     """
+    return frozenset(key for key, entry in table.items() if covers(name, entry))
+
+
+def covers(name: str, entry: Entry) -> bool:
+    """Is ``entry`` one of those that ``name`` covers?"""
     op, dot, overload = re.sub(r"^(torch\.ops\.)?aten(::|\.)", "", name).partition(".")
     if dot:
-        key = op if overload == "default" else f"{op}.{overload}"
-        return frozenset({key} & table.keys())
-    return frozenset(key for key, entry in table.items() if op in _words(entry))
+        return entry.key == (op if overload == "default" else f"{op}.{overload}")
+    return op in _words(entry)
 
 
 def nearest_names(name: str, table: Table) -> str:
     """What the user may have meant by a ``name`` that covers nothing."""
-    if name in CONTRACTS:
-        return f"order the implementations of {name}, which is no op of PyTorch's own, with op_backends"
-    overloads = covered(name.rpartition(".")[0], table)
+    bare = re.sub(r"^(torch\.(ops\.)?)?(aten(::|\.))?", "", name.lower())
+    if bare in CONTRACTS:
+        return f"order the implementations of {bare}, which is no op of PyTorch's own, with op_backends"
+    overloads = covered(bare.rpartition(".")[0], table)
     words = {word for entry in table.values() for word in (entry.key, *_words(entry))}
-    near = difflib.get_close_matches(name, sorted(overloads or words), n=3, cutoff=0.0 if overloads else 0.6)
+    by_lower = {word.lower(): word for word in sorted(overloads or words)}
+    matches = difflib.get_close_matches(bare, by_lower, n=3, cutoff=0.0 if overloads else 0.6)
+    near = [by_lower[match] for match in matches]
     listing = "`sglang-fl explain --aten` lists all, where no list is set"
     return f"did you mean {_either(near)}? {listing}" if near else listing
 

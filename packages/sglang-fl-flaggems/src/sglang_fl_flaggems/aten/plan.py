@@ -9,15 +9,30 @@ from typing import TYPE_CHECKING
 
 from sglang_fl import AtenOp, SglangFlError
 
-from .names import covered, nearest_names
+from .names import covered, covers, nearest_names
 from .settings import WHO, by_user
-from .table import Table
+from .table import Entry, Table
 
 if TYPE_CHECKING:
     from sglang_fl.settings import Settings
 
 
 WRONG = "FlagGems gets it wrong"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemsOp(AtenOp):
+    """An op that FlagGems has a function for.
+
+    Attributes:
+        entry: what FlagGems registers for it.
+    """
+
+    entry: Entry
+
+    def covered_by(self, name: str) -> bool:
+        """Does ``name`` in a list of ours cover it?"""
+        return covers(name, self.entry)
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,7 @@ class _List:
 
 def plan(
     table: Table, settings: Settings, has_op: Callable[[str], bool], wrong: Mapping[str, str] = MappingProxyType({})
-) -> list[AtenOp]:
+) -> list[GemsOp]:
     """Every entry of ``table``, by name.
 
     Args:
@@ -82,7 +97,7 @@ def unknown_defaults(table: Table, settings: Settings) -> Iterator[str]:
                 yield f"{key} ({settings.origin(key)}) names {name!r}, for which this FlagGems has nothing"
 
 
-def _decide(table: Table, key: str, exists: bool, switch: str, whitelist: _List, blacklist: _List) -> AtenOp:
+def _decide(table: Table, key: str, exists: bool, switch: str, whitelist: _List, blacklist: _List) -> GemsOp:
     if not exists:
         return _row(table, key, False, "this PyTorch has no such op")
     if key in whitelist.names:
@@ -94,8 +109,9 @@ def _decide(table: Table, key: str, exists: bool, switch: str, whitelist: _List,
     return _row(table, key, True, switch)
 
 
-def _row(table: Table, key: str, replaced: bool, reason: str) -> AtenOp:
-    return AtenOp(name=key, by=f"flag_gems.{table[key].functions[-1]}", replaced=replaced, reason=reason)
+def _row(table: Table, key: str, replaced: bool, reason: str) -> GemsOp:
+    entry = table[key]
+    return GemsOp(name=key, by=f"flag_gems.{entry.functions[-1]}", replaced=replaced, reason=reason, entry=entry)
 
 
 def _read(key: str, table: Table, settings: Settings) -> _List:

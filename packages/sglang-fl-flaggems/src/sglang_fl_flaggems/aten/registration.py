@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from sglang_fl import AtenOp
-
+from .plan import GemsOp
 from .record import Wrap
 from .table import NAME, Entry
 
@@ -43,12 +42,12 @@ def rows_of(flag_gems: Any) -> Iterable[tuple[Any, ...]]:
     return getattr(flag_gems, NAME)  # type: ignore[no-any-return]
 
 
-def as_it_is(row: AtenOp, entry: Entry, flag_gems: Any) -> AtenOp:
+def as_it_is(row: GemsOp, flag_gems: Any) -> GemsOp:
     """``row`` as PyTorch's dispatcher has it, now that FlagGems has registered."""
     replaced = _is_replaced(row.name, flag_gems)
     if replaced == row.replaced:
         return row
-    reason = "replaced all the same" if replaced else own_rule(entry, flag_gems) or "FlagGems did not register it"
+    reason = "replaced all the same" if replaced else own_rule(row.entry, flag_gems) or "FlagGems did not register it"
     return replace(row, replaced=replaced, reason=reason)
 
 

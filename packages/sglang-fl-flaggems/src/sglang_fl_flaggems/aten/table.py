@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
 
 from sglang_fl import SglangFlError
 
@@ -14,6 +17,9 @@ from .settings import WHO
 
 PACKAGE = "flag_gems"
 NAME = "_FULL_CONFIG"
+
+FIRST_RELEASE = "5.0.2"
+"""The first release that is supported, and the one to install."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +68,32 @@ def read_table(package: Path) -> Table:
             WHO,
             asked=f"FlagGems' list of ops in {path}",
             found=f"none that can be read ({type(error).__name__}: {error})",
-            do="install a release that is known: pip install flag-gems==5.0.2",
+            do=f"install a release that is known: pip install flag-gems=={FIRST_RELEASE}",
         ) from error
     return table
 
 
 def read_release(package: Path) -> str | None:
-    """The version that is written in the source of ``package``, as it is up to 5.0.2, or None."""
-    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str(release))):
-                return release
-    return None
+    """The version that is written in the source of ``package``, as it is up to 5.0.2; None where none can be read."""
+    try:
+        source = (package / "__init__.py").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    written = re.search(r"^__version__ *= *([\"'])(.*)\1", source, re.MULTILINE)
+    return written[2] if written is not None and _is_version(written[2]) else None
+
+
+def of_release(build: str) -> Version:
+    """The release that a ``build`` is of: ``5.0.2`` for ``"5.0.2+cu130"`` and ``"5.0.2.dev3"``."""
+    return Version(Version(build).base_version)
+
+
+def _is_version(text: str) -> bool:
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def _rows(module: ast.Module) -> Iterator[ast.expr]:

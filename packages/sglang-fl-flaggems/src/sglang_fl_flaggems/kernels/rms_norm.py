@@ -9,7 +9,7 @@ import torch
 import triton.language as tl
 
 from sglang_fl_flaggems.kernels.launch import MANY, VECTOR, Kernel, Relaunch, Tile, device_function, power_of_2
-from sglang_fl_flaggems.kernels.rows import dense, form, in_shape, parameter, vector, writable
+from sglang_fl_flaggems.kernels.rows import dense, form, in_shape, parameter, require_shape, vector, writable
 
 Known = dict[Hashable, tuple[Relaunch, int]]
 """What a launch depends on -> what launches it again, and how many rows a program has."""
@@ -69,7 +69,7 @@ def _of_rows(norm: Callable[..., Any], obj: Any, x: torch.Tensor, residual: torc
     """The norm of x as rows."""
     if residual is None:
         return norm(obj, x.reshape(-1, x.shape[-1])).view(x.shape) if x.numel() else torch.empty_like(x)
-    _require_shape(residual, x)
+    require_shape(residual, x)
     if not x.numel():
         return x, residual.to(x.dtype)
     y, total = norm(obj, x.reshape(-1, x.shape[-1]), residual.reshape(-1, x.shape[-1]))
@@ -98,7 +98,7 @@ def _first_sum(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As :func:`_first`, with a residual."""
     x, residual = given
-    _require_shape(residual, x)
+    require_shape(residual, x)
     weight, rows = vector(given_weight, x), writable(x)
     if residual.dtype != x.dtype or residual.data_ptr() == x.data_ptr():
         total = writable(residual.to(torch.promote_types(x.dtype, residual.dtype), copy=True))
@@ -109,12 +109,6 @@ def _first_sum(
     if plan is not None and rows is x and total is residual and weight is given_weight:
         known[key] = plan
     return in_shape(rows, x), in_shape(total, residual)
-
-
-def _require_shape(residual: torch.Tensor, x: torch.Tensor) -> None:
-    if residual.shape != x.shape:
-        msg = f"the residual has shape {tuple(residual.shape)}, not that of x, {tuple(x.shape)}"
-        raise ValueError(msg)
 
 
 def _launch(

@@ -11,8 +11,23 @@ import triton.language as tl
 from sglang_fl_flaggems.kernels.launch import MANY, VECTOR, Kernel, Relaunch, device_function, power_of_2
 from sglang_fl_flaggems.kernels.rows import require_floats
 
-_known: dict[Hashable, tuple[Relaunch, int]] = {}
-"""What a launch in place depends on -> what launches it again, and how many programs share a token's heads."""
+
+class Plan(NamedTuple):
+    """How to rotate heads like others in place.
+
+    Attributes:
+        relaunch: launches what was compiled for them.
+        groups: how many programs share a token's heads.
+        most: how many tokens there were: at the same strides more of them may share memory.
+    """
+
+    relaunch: Relaunch
+    groups: int
+    most: int
+
+
+_known: dict[Hashable, Plan] = {}
+"""What a launch in place depends on -> how it was launched."""
 
 
 class HeadTile(NamedTuple):
@@ -70,9 +85,9 @@ def rotary_embedding(
         called = called, k_tokens == tokens, keys, k_width, key.stride(), key.dtype, key.get_device()
         aligned = aligned and k % VECTOR == 0
     plan = _known.get(called) if aligned and inplace else None
-    if plan is None:
+    if plan is None or tokens > plan.most:
         return _first(called, (query, key), (cos, sin, position_ids), rotary_interleaved, inplace)
-    relaunch, groups = plan
+    relaunch, groups, _ = plan
     relaunch(tokens, groups, q, k, q, k, c, s, at)
     return query, key
 
@@ -104,12 +119,22 @@ def _check(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions: tor
 
 
 def _target(x: torch.Tensor, inplace: bool) -> torch.Tensor:
-    if inplace and 0 not in x.stride():  # heads that share memory cannot be overwritten
+    if inplace and _are_apart(x):  # heads that share memory cannot be overwritten
         return x
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _launch(rotated: Heads, given: Heads, tables: Tables, interleaved: bool) -> tuple[Relaunch, int] | None:
+def _are_apart(x: torch.Tensor) -> bool:
+    """Does each element have memory of its own? False, too, for some that have, at strides that nobody uses."""
+    extent = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1):
+        if stride < extent:
+            return False
+        extent += stride * (size - 1)
+    return True
+
+
+def _launch(rotated: Heads, given: Heads, tables: Tables, interleaved: bool) -> Plan | None:
     query, key = given
     tokens, queries, width = query.shape
     half = width // 2
@@ -119,7 +144,7 @@ def _launch(rotated: Heads, given: Heads, tables: Tables, interleaved: bool) -> 
     strides = [None if tensor is None else tensor.stride() for tensor in tensors]
     constants = (*strides, interleaved, queries, keys, half, power_of_2(half), q_tile, k_tile)
     relaunch = _rotate((tokens, groups), tensors, (), constants, warps)
-    return None if relaunch is None else (relaunch, groups)
+    return None if relaunch is None else Plan(relaunch, groups, tokens)
 
 
 @device_function

@@ -39,6 +39,13 @@ def require_floats(x: torch.Tensor) -> None:
         raise TypeError(msg)
 
 
+def require_shape(residual: torch.Tensor, x: torch.Tensor) -> None:
+    """Raises ValueError for a residual of another shape than x."""
+    if residual.shape != x.shape:
+        msg = f"the residual has shape {tuple(residual.shape)}, not that of x, {tuple(x.shape)}"
+        raise ValueError(msg)
+
+
 def dense(rows: torch.Tensor) -> torch.Tensor:
     """rows ``[T, d]``, or a copy where their columns are not one element apart. Raises TypeError for integers."""
     require_floats(rows)
