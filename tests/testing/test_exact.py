@@ -78,8 +78,9 @@ TORCH: dict[str, Callable[..., list[torch.Tensor]]] = {
 def test_the_formulae_are_those_of_torch(op: str) -> None:
     @given(calls(op, SPACE))
     def agree(call: Call) -> None:
-        results = [one.values for one in exact(call) if one is not None]
+        results = [one for one in exact(call) if one is not None]
         for got, wanted in zip(results, of_torch(call), strict=True):
-            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
+            allowed = 1e-9 * wanted.abs() + 1e-14 * got.terms + 1e-12
+            assert bool(((got.values - wanted).abs() <= allowed).all()), (got.values, wanted)
 
     agree()

@@ -59,6 +59,14 @@ def has_a_grid_of_1024_rows(obj: Any, x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+@fault("rms_norm", "test_many_rows")
+def has_a_grid_of_65535_blocks(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> Any:
+    total = x.float() if residual is None else x.float() + residual.float()
+    y = rms(total, obj).to(x.dtype)
+    y.view(-1, y.shape[-1])[65535:] = 0
+    return y if residual is None else (y, total.to(x.dtype))
+
+
 @fault("silu_and_mul", "test_strided_views")
 def reads_beyond_each_row_of_a_view(obj: Any, x: torch.Tensor) -> torch.Tensor:
     return silu(x.as_strided(x.shape, torch.empty(x.shape).stride(), x.storage_offset()))

@@ -71,6 +71,16 @@ def divides_the_variance_by_one_less(obj: Any, x: torch.Tensor) -> torch.Tensor:
     return y + obj.bias if obj.use_bias else y
 
 
+@fault("layer_norm", VALUES, torch.float32)
+def takes_the_variance_in_one_pass(obj: Any, x: torch.Tensor) -> torch.Tensor:
+    wide = x.float()
+    mean = wide.mean(-1, keepdim=True)
+    variance = (wide.pow(2).mean(-1, keepdim=True) - mean.pow(2)).clamp(min=0)
+    y = (wide - mean) * torch.rsqrt(variance + obj.variance_epsilon)
+    y = y * obj.weight if obj.elementwise_affine else y
+    return (y + obj.bias if obj.use_bias else y).to(x.dtype)
+
+
 @fault("layer_norm", VALUES, torch.float16)
 def adds_a_bias_that_does_not_count(obj: Any, x: torch.Tensor) -> torch.Tensor:
     weight = obj.weight.float() if obj.elementwise_affine else None

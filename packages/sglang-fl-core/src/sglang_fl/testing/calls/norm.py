@@ -9,6 +9,9 @@ from sglang_fl.testing.calls.call import Call
 from sglang_fl.testing.calls.numbers import activations, normal
 from sglang_fl.testing.calls.space import Space, either
 
+_MEANS = (0.0, 1000.0)
+"""Of the rows of a layer norm's x. The mean of the squares less a large mean's square has no digits left in float32."""
+
 
 @st.composite
 def rms_norm(draw: st.DrawFn, op: str, space: Space) -> Call:
@@ -35,7 +38,9 @@ def layer_norm(draw: st.DrawFn, op: str, space: Space) -> Call:
         "use_bias": draw(st.booleans()),
         "variance_epsilon": draw(st.sampled_from(space.epsilons)),
     }
-    return Call(op, layer, {"x": draw(activations(shape, dtype, space.layouts, magnitude))})
+    x = draw(activations(shape, dtype, space.layouts, magnitude))
+    x.tensor.add_(draw(st.sampled_from(_MEANS)))
+    return Call(op, layer, {"x": x})
 
 
 def _weight_dtype(space: Space, dtype: torch.dtype) -> torch.dtype:

@@ -34,32 +34,63 @@ class End:
         return sorted(self.made.dtypes[collective], key=str)
 
     def numbers(self, rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """What ``rank`` has to move: numbers that take all bits of the dtype, so that none may be lost on the way."""
+        """What ``rank`` has to move: numbers that take all bits of the dtype, so that none may be lost on the way.
+
+        On the CPU, as all that is wanted: devices cannot compute in every dtype that they move.
+        """
         random = torch.Generator().manual_seed(1000 * rank + count)
+        if dtype.is_complex:
+            pairs = torch.randn((count, 2), generator=random, dtype=torch.float64)
+            return torch.view_as_complex(pairs).to(dtype)
         if dtype.is_floating_point:
-            numbers = torch.randn(count, generator=random, dtype=torch.float64).to(dtype)
-        elif dtype is torch.bool:
-            numbers = torch.randint(2, (count,), generator=random).to(dtype)
-        else:
-            least, most = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-            numbers = torch.randint(least, most, (count,), generator=random, dtype=dtype)
-        return numbers.to(self.group.device)
+            return torch.randn(count, generator=random, dtype=torch.float64).to(dtype)
+        if dtype is torch.bool:
+            return torch.randint(2, (count,), generator=random).to(dtype)
+        return torch.randint(256, (count * dtype.itemsize,), generator=random, dtype=torch.uint8).view(dtype)
 
     def all_numbers(self, count: int, dtype: torch.dtype) -> list[torch.Tensor]:
         """What each rank has to move."""
         return [self.numbers(rank, count, dtype) for rank in range(self.group.size)]
 
     def part(self, rank: int, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """What ``rank`` adds: small whole numbers, so that every order of adding gives one sum."""
-        return ((torch.arange(count, device=self.group.device) + 3 * rank) % 5).to(dtype)
+        """What ``rank`` adds: as many bits as the sum of all ranks can hold."""
+        numbers = self.numbers(rank, count, dtype)
+        if _is_integer(dtype):  # by numpy here and below: torch does not compute in all unsigned ones
+            numbers = torch.from_numpy(numbers.numpy() >> (self.group.size - 1).bit_length())
+        return numbers
 
     def total(self, count: int, dtype: torch.dtype) -> torch.Tensor:
-        """The sum of what they add."""
-        return torch.stack([self.part(rank, count, dtype) for rank in range(self.group.size)]).sum(0).to(dtype)
+        """The sum of what they add, rounded once.
+
+        Right for two ranks alone: every right way to add two numbers comes to this, be it in their own precision or in
+        a wider one. Of three the order counts.
+        """
+        parts = [self.part(rank, count, dtype) for rank in range(self.group.size)]
+        if _is_integer(dtype):
+            return torch.from_numpy(sum(part.numpy() for part in parts))
+        wide = torch.complex128 if dtype.is_complex else torch.float64
+        return torch.stack([part.to(wide) for part in parts]).sum(0).to(dtype)
+
+    def to_move(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """What this rank has to move, for the communicator."""
+        return self.on_device(self.numbers(self.me, count, dtype))
+
+    def to_add(self, count: int, dtype: torch.dtype) -> torch.Tensor:
+        """What this rank adds, for the communicator."""
+        return self.on_device(self.part(self.me, count, dtype))
+
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy where the group's tensors are."""
+        return tensor.to(self.group.device, copy=True)
 
     def empty(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A result to be: of numbers that none should keep."""
-        return torch.full((count,), 9, device=self.group.device).to(dtype)
+        return self.on_device(torch.full((count,), 9).to(dtype))
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    """Is it added as integers are? A sum of booleans is true where any of them is."""
+    return not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool)
 
 
 @dataclass(frozen=True)
@@ -88,20 +119,20 @@ def _each(collective: str, check: Callable[[End, int, torch.dtype], Checks]) -> 
 
 
 def _all_reduce(end: End, count: int, dtype: torch.dtype) -> Checks:
-    mine, output = end.part(end.me, count, dtype), end.empty(count, dtype)
+    mine, output = end.to_add(count, dtype), end.empty(count, dtype)
     end.made.all_reduce(output, mine)
     yield "the sum", output, end.total(count, dtype)
     yield "the input, which stays,", mine, end.part(end.me, count, dtype)
 
 
 def _all_reduce_in_place(end: End, count: int, dtype: torch.dtype) -> Checks:
-    mine = end.part(end.me, count, dtype)
+    mine = end.to_add(count, dtype)
     end.made.all_reduce(mine, mine)
     yield "the sum in place", mine, end.total(count, dtype)
 
 
 def _all_gather(end: End, count: int, dtype: torch.dtype) -> Checks:
-    mine, output = end.numbers(end.me, count, dtype), end.empty(count * end.group.size, dtype)
+    mine, output = end.to_move(count, dtype), end.empty(count * end.group.size, dtype)
     end.made.all_gather(output, mine)
     yield "all parts", output, torch.cat(end.all_numbers(count, dtype))
     yield "the input, which stays,", mine, end.numbers(end.me, count, dtype)
@@ -111,14 +142,14 @@ def _all_gatherv(end: End, count: int, dtype: torch.dtype) -> Checks:
     for empty in range(end.group.size):  # each rank in turn has nothing
         sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
         parts = [end.numbers(rank, size, dtype) for rank, size in enumerate(sizes)]
-        mine, output = parts[end.me].clone(), end.empty(sum(sizes), dtype)
+        mine, output = end.to_move(sizes[end.me], dtype), end.empty(sum(sizes), dtype)
         end.made.all_gatherv(output, mine, sizes)
         yield f"all parts, none of rank {empty},", output, torch.cat(parts)
         yield "the input, which stays,", mine, parts[end.me]
 
 
 def _reduce_scatter(end: End, count: int, dtype: torch.dtype) -> Checks:
-    whole = end.part(end.me, count * end.group.size, dtype)
+    whole = end.to_add(count * end.group.size, dtype)
     output = end.empty(count, dtype)
     end.made.reduce_scatter(output, whole)
     yield "a part of the sum", output, end.total(count * end.group.size, dtype).chunk(end.group.size)[end.me]
@@ -128,7 +159,7 @@ def _reduce_scatter(end: End, count: int, dtype: torch.dtype) -> Checks:
 def _reduce_scatterv(end: End, count: int, dtype: torch.dtype) -> Checks:
     for empty in range(end.group.size):
         sizes = [0 if rank == empty else count + rank for rank in range(end.group.size)]
-        whole, output = end.part(end.me, sum(sizes), dtype), end.empty(sizes[end.me], dtype)
+        whole, output = end.to_add(sum(sizes), dtype), end.empty(sizes[end.me], dtype)
         end.made.reduce_scatterv(output, whole, sizes)
         wanted = end.total(sum(sizes), dtype).split(sizes)[end.me]
         yield f"a part of the sum, none for rank {empty},", output, wanted
@@ -137,7 +168,7 @@ def _reduce_scatterv(end: End, count: int, dtype: torch.dtype) -> Checks:
 
 def _all_to_all(end: End, count: int, dtype: torch.dtype) -> Checks:
     size = end.group.size
-    mine, output = end.numbers(end.me, count * size, dtype), end.empty(count * size, dtype)
+    mine, output = end.to_move(count * size, dtype), end.empty(count * size, dtype)
     end.made.all_to_all(output, mine)
     theirs = end.all_numbers(count * size, dtype)
     yield "a part of each", output, torch.cat([whole.chunk(size)[end.me] for whole in theirs])
@@ -146,7 +177,7 @@ def _all_to_all(end: End, count: int, dtype: torch.dtype) -> Checks:
 
 def _broadcast(end: End, count: int, dtype: torch.dtype) -> Checks:
     for source in range(end.group.size):
-        mine = end.numbers(end.me, count, dtype)
+        mine = end.to_move(count, dtype)
         end.made.broadcast(mine, source)
         yield f"what rank {source} has", mine, end.numbers(source, count, dtype)
 
@@ -164,7 +195,7 @@ def _pass(end: End, count: int, dtype: torch.dtype, send: Callable[[torch.Tensor
     for source in range(end.group.size):
         destination = (source + 1) % end.group.size
         if end.me == source:
-            mine = end.numbers(source, count, dtype)
+            mine = end.to_move(count, dtype)
             send(mine, destination)
             yield "what was sent, which stays,", mine, end.numbers(source, count, dtype)
         if end.me == destination:
@@ -177,7 +208,7 @@ def _exchange_in_a_batch(end: End) -> Checks:
     size = end.group.size
     before, behind = (end.me - 1) % size, (end.me + 1) % size
     for dtype in end.dtypes("send"):
-        mine, got = end.numbers(end.me, 1024, dtype), end.empty(1024, dtype)
+        mine, got = end.to_move(1024, dtype), end.empty(1024, dtype)
         with end.made.batch():
             end.made.send(mine, behind)
             end.made.recv(got, before)
@@ -187,7 +218,7 @@ def _exchange_in_a_batch(end: End) -> Checks:
 def _gathers_in_a_batch(end: End) -> Checks:
     for dtype in end.dtypes("all_gather"):
         outputs = [end.empty(count * end.group.size, dtype) for count in (7, 8)]
-        inputs = [end.numbers(end.me, count, dtype) for count in (7, 8)]
+        inputs = [end.to_move(count, dtype) for count in (7, 8)]
         with end.made.batch():
             for output, mine in zip(outputs, inputs, strict=True):
                 end.made.all_gather(output, mine)
@@ -209,12 +240,12 @@ def _one_sum_for_all(end: End) -> Checks:
 def _many_in_a_row(end: End) -> Checks:
     times = int(math.log(100, end.group.size))  # such a sum is exact in every dtype
     for dtype in end.dtypes("all_reduce"):
-        counters = [torch.ones(3, device=end.group.device).to(dtype) for _ in range(math.ceil(20 / times))]
+        counters = [end.on_device(torch.ones(3).to(dtype)) for _ in range(math.ceil(20 / times))]
         for counter in counters:
             for _ in range(times):
                 end.made.all_reduce(counter, counter)
         for counter in counters:  # now: to look at one is to wait for it
-            yield f"{times} sums of sums of {dtype}", counter, torch.full_like(counter, end.group.size**times)
+            yield f"{times} sums of sums of {dtype}", counter, torch.full((3,), end.group.size**times).to(dtype)
 
 
 CASES: dict[str, Case] = {

@@ -12,6 +12,8 @@ from sglang_fl.testing.checks import check_values
 from sglang_fl.testing.under_test import OpUnderTest
 
 _HUGE = (4096, 4097, 8192, 11008, 16385)
+_MORE_THAN_A_GRID = 65537
+"""Rows: CUDA's grids have 65535 blocks in y and in z."""
 
 
 @pytest.mark.L3
@@ -57,6 +59,8 @@ def test_many_rows(op: OpUnderTest) -> None:
     """A prefill: more rows than a grid has blocks in one go."""
     space = replace(op.space, leads=st.tuples(st.integers(1025, 1100)), widths=st.sampled_from([8, 16]))
     op.at_most(3).for_all(space, check_values(op, "loop, or launch more blocks"))
+    space = replace(op.space, leads=st.just((_MORE_THAN_A_GRID,)), widths=st.just(8), magnitudes=(1.0,))
+    op.at_most(1).examine(space, check_values(op, "put the rows into the grid's x, or loop"))
 
 
 @pytest.mark.L3
