@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.engines import Engine, Tokens
 from benchmarks.figures import Figures
-from benchmarks.loads import WORKS
+from benchmarks.loads import WORKS, compare_times
 
 ACTIVITIES = ["GPU"]
 """What SGLang's profiler is asked to record."""
@@ -37,16 +37,13 @@ def compare_device_work(name: str, engines: Sequence[Engine], vocabulary: int, f
         for engine in engines:
             traced = _traced(engine, work.prompts(vocabulary), work.new_tokens)
             done.setdefault(engine.variant.name, []).append(traced)
-        alone = next(iter(done.values()))
-        for variant, mine in done.items():
-            figures.add(f"{name}.{variant}.{label}.device", _fastest(mine), "us")
-            if len(mine) > 1:
-                figures.add(
-                    f"{name}.{variant}.{label}.device.slowest", _fastest(mine) / max(one.us for one in mine), "ratio"
-                )
-        for variant, mine in list(done.items())[1:]:
-            figures.add(f"{name}.{variant}.{label}.device.kept", _fastest(alone) / _fastest(mine), "ratio")
-            for line in _others(mine[0].kernels, alone[0].kernels):
+        taken = {variant: [one.us for one in mine] for variant, mine in done.items()}
+        for variant, mine in taken.items():
+            figures.add(f"{name}.{variant}.{label}.device", min(mine), "us")
+        compare_times(name, f"{label}.device", taken, figures, bounds={})
+        alone, *others = done
+        for variant in others:
+            for line in _others(done[variant][0].kernels, done[alone][0].kernels):
                 print(f"{name}.{variant}.{label}: {line}", file=sys.stderr)
 
 
@@ -67,10 +64,6 @@ def _read(trace: Mapping[str, Any]) -> DeviceWork:
         msg = "torch's profiler saw no kernel on the device: can it use CUPTI here?"
         raise RuntimeError(msg)
     return DeviceWork(sum(event["dur"] for event in kernels), Counter(event["name"] for event in kernels))
-
-
-def _fastest(of_each: Sequence[DeviceWork]) -> float:
-    return min(one.us for one in of_each)
 
 
 def _others(mine: Counter[str], alone: Counter[str]) -> list[str]:

@@ -86,16 +86,25 @@ def compare(
     """
     for label, work in WORKS.items():
         best = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
-        speeds: dict[str, list[float]] = {}
+        taken: dict[str, list[float]] = {}
         for engine, seconds in zip(engines, best, strict=True):
-            speeds.setdefault(engine.variant.name, []).append(work.tokens / seconds)
-        alone = max(next(iter(speeds.values())))
-        for variant, mine in speeds.items():
-            figures.add(f"{name}.{variant}.{label}", max(mine), "tokens/s")
-            if len(mine) > 1:
-                figures.add(f"{name}.{variant}.{label}.slowest", min(mine) / max(mine), "ratio")
-        for variant, mine in list(speeds.items())[1:]:
-            figures.add(f"{name}.{variant}.{label}.kept", max(mine) / alone, "ratio", at_least=bounds.get(variant))
+            taken.setdefault(engine.variant.name, []).append(seconds)
+        for variant, mine in taken.items():
+            figures.add(f"{name}.{variant}.{label}", work.tokens / min(mine), "tokens/s")
+        compare_times(name, label, taken, figures, bounds)
+
+
+def compare_times(
+    name: str, label: str, taken: Mapping[str, Sequence[float]], figures: Figures, bounds: Mapping[str, float]
+) -> None:
+    """Adds what of each variant's engines the slowest keeps of the fastest, and this of the first variant's fastest."""
+    for variant, mine in taken.items():
+        if len(mine) > 1:
+            figures.add(f"{name}.{variant}.{label}.slowest", min(mine) / max(mine), "ratio")
+    alone, *others = taken
+    for variant in others:
+        kept = min(taken[alone]) / min(taken[variant])
+        figures.add(f"{name}.{variant}.{label}.kept", kept, "ratio", at_least=bounds.get(variant))
 
 
 def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> list[float]:

@@ -262,6 +262,11 @@ class AtenOp:
         return name.removeprefix("aten::") in (self.name, self.name.partition(".")[0])
 
 
+def without_namespace(aten_name: str) -> str:
+    """``"add.Tensor"`` for ``"aten::add.Tensor"``, ``"torch.ops.aten.add.Tensor"`` and ``"torch.add.Tensor"``."""
+    return re.sub(r"^(torch\.(ops\.)?)?(aten(::|\.))?", "", aten_name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """One line of ``sglang-fl doctor``.

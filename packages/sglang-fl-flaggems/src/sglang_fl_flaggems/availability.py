@@ -26,10 +26,12 @@ class Obstacle(NamedTuple):
     Attributes:
         found: what is in its way.
         do: what mends that.
+        lacks: the distribution that it imports and that is not installed, if that is what is in its way.
     """
 
     found: str
     do: str
+    lacks: str | None = None
 
 
 def own_kernels(device_type: str) -> Answer:
@@ -49,19 +51,19 @@ def obstacle() -> Obstacle | None:
     package = installed_package()
     if package is None:
         return Obstacle("flag-gems is not installed", _INSTALL)
-    outdated = outdated_release(package)
+    outdated = _outdated(package)
     if outdated is not None:
         return Obstacle(outdated, _INSTALL)
-    missing = missing_of_flag_gems()
+    missing = _missing()
     if missing is not None:
-        return Obstacle(f"{missing} is not installed, which flag-gems imports", f"pip install {missing}")
+        return Obstacle(f"{missing} is not installed, which flag-gems imports", f"pip install {missing}", missing)
     if find_spec("triton") is None:
         return Obstacle("triton is not installed", f"pip install 'triton<{TRITON_BEFORE}'")
     broken = broken_by_triton()
     return None if broken is None else Obstacle(broken, f"take an SGLang that brings triton before {TRITON_BEFORE}")
 
 
-def outdated_release(package: Path) -> str | None:
+def _outdated(package: Path) -> str | None:
     """Why the release of FlagGems in ``package`` is not supported, or None where it is, or is unknown."""
     release = read_release(package)
     if release is None or of_release(release) >= Version(FIRST_RELEASE):
@@ -69,7 +71,7 @@ def outdated_release(package: Path) -> str | None:
     return f"flag-gems {release} is older than {FIRST_RELEASE}, the first release that is supported"
 
 
-def missing_of_flag_gems() -> str | None:
+def _missing() -> str | None:
     """The first distribution that FlagGems needs and that is not installed, or None."""
     return next((name for module, name in _NEEDED.items() if find_spec(module) is None), None)
 

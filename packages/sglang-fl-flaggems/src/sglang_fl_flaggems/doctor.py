@@ -14,7 +14,6 @@ from packaging.specifiers import SpecifierSet
 from sglang_fl import SglangFlError
 from sglang_fl.records import Diagnosis
 from sglang_fl_flaggems import availability
-from sglang_fl_flaggems.aten.table import installed_package
 
 if TYPE_CHECKING:
     from sglang_fl.settings import Settings
@@ -29,13 +28,11 @@ def flag_gems() -> Iterator[Diagnosis]:
         found = "not installed; our own Triton kernels do not need it"
         yield Diagnosis(subject=_SUBJECT, ok=None, found=found)
         return
-    package, missing = installed_package(), availability.missing_of_flag_gems()
-    outdated = None if package is None else availability.outdated_release(package)
-    if outdated is None and missing is not None:
-        found, remedy = f"{gems.version}, without {missing}, which it imports", f"pip install {missing}"
-        yield Diagnosis(subject=_SUBJECT, ok=False, found=found, wanted=missing, remedy=remedy)
-        return
     obstacle = availability.obstacle()
+    if obstacle is not None and obstacle.lacks is not None:
+        found, lacks = f"{gems.version}, without {obstacle.lacks}, which it imports", obstacle.lacks
+        yield Diagnosis(subject=_SUBJECT, ok=False, found=found, wanted=lacks, remedy=obstacle.do)
+        return
     if obstacle is not None:
         found = f"{gems.version}, not used: {obstacle.found}"
         yield Diagnosis(subject=_SUBJECT, ok=None, found=found)

@@ -15,6 +15,7 @@ from sglang.srt.plugins.hook_registry import HookRegistry
 from sglang_fl.adapter import seams
 from sglang_fl.adapter.binding import Binder, Binding, Deferred, bridge_of
 from sglang_fl.adapter.bridges import fused_activations
+from sglang_fl.adapter.bridges.base import FUSED
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.errors import SeamError
 from sglang_fl.layers import OWN
@@ -85,7 +86,7 @@ def as_text(rows: list[Row]) -> str:
 def _bind_layers(model: torch.nn.Module, binder: Binder, *, enabled: bool) -> list[Binding]:
     layers = [module for module in model.modules() if bridge_of(type(module)) is not None]
     for layer in fused_activations(model):
-        binder.leave(layer, "SGLang fuses it with the FP8 quantization of the linear behind it")
+        binder.leave(layer, FUSED)
     for layer in layers if enabled else ():
         if layer._forward_method is None:
             layer._forward_method = layer._resolve_forward_method()

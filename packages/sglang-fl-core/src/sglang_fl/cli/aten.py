@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -16,7 +15,7 @@ from sglang_fl.cli.loading import quietly, start_and_note
 from sglang_fl.cli.output import show, show_json, table
 from sglang_fl.errors import DispatchError
 from sglang_fl.plugins import CORE, Offer
-from sglang_fl.records import AtenOp
+from sglang_fl.records import AtenOp, without_namespace
 
 if TYPE_CHECKING:
     from sglang_fl.session import Session
@@ -52,8 +51,7 @@ def _row(offer: Offer[AtenOp]) -> Row:
 def _named(op: str, offers: Sequence[Offer[AtenOp]]) -> list[Offer[AtenOp]]:
     named = [offer for offer in offers if offer.record.covered_by(op)]
     if not named:
-        bare = re.sub(r"^(torch\.(ops\.)?)?(aten(::|\.))?", "", op)
-        near = difflib.get_close_matches(bare, [offer.record.name for offer in offers], n=1)
+        near = difflib.get_close_matches(without_namespace(op), [offer.record.name for offer in offers], n=1)
         raise DispatchError(
             CORE,
             asked=f"the ATen op {op!r}",

@@ -28,16 +28,15 @@ class _StrictLoader(yaml.SafeLoader):
 def read_yaml(path: Path, who: str) -> dict[Any, Any]:
     """The file's mapping; an empty one for a file without content. Raises SettingsError for anything else."""
     if path.is_fifo():
-        raise SettingsError(
-            who,
-            asked=f"the settings file {path} (SGLANG_FL_CONFIG)",
-            found="a pipe, which can be read once",
-            do="write it to a file: every process of SGLang reads it",
+        raise _unreadable(
+            path, who, "a pipe, which can be read once", "write it to a file: every process of SGLang reads it"
         )
     try:
         content = yaml.load(path.read_bytes(), _StrictLoader)
     except OSError as error:
-        raise _unreadable(path, who, error) from error
+        found = f"{str(error.strerror)!r} on opening it (working directory: {Path.cwd()})"
+        do = "give the path of a YAML file, or unset SGLANG_FL_CONFIG; `sglang-fl config --sample` writes one"
+        raise _unreadable(path, who, found, do) from error
     except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
         raise _ill_formed(path, who, error) from error
     if content is None:
@@ -52,13 +51,8 @@ def read_yaml(path: Path, who: str) -> dict[Any, Any]:
     return content
 
 
-def _unreadable(path: Path, who: str, error: OSError) -> SettingsError:
-    return SettingsError(
-        who,
-        asked=f"the settings file {path} (SGLANG_FL_CONFIG)",
-        found=f"{str(error.strerror)!r} on opening it (working directory: {Path.cwd()})",
-        do="give the path of a YAML file, or unset SGLANG_FL_CONFIG; `sglang-fl config --sample` writes one",
-    )
+def _unreadable(path: Path, who: str, found: str, do: str) -> SettingsError:
+    return SettingsError(who, asked=f"the settings file {path} (SGLANG_FL_CONFIG)", found=found, do=do)
 
 
 def _ill_formed(path: Path, who: str, error: Exception) -> SettingsError:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 from sglang_fl.ops import CONTRACTS
+from sglang_fl.records import without_namespace
 
 from .table import Entry, Table
 
@@ -22,20 +23,21 @@ def covered(name: str, table: Table) -> frozenset[str]:
     ``"aten::add.Tensor"`` and ``"aten.add.Tensor"`` only the former; ``"mm.default"`` is ``mm`` without ``mm.out``;
     ``"softmax"``, a function of FlagGems', covers ``_softmax``.
     """
-    return frozenset(key for key, entry in table.items() if covers(name, entry))
+    op, dot, overload = re.sub(r"^(torch\.ops\.)?aten(::|\.)", "", name).partition(".")
+    if dot:
+        key = op if overload == "default" else f"{op}.{overload}"
+        return frozenset({key} & table.keys())
+    return frozenset(key for key, entry in table.items() if op in _words(entry))
 
 
 def covers(name: str, entry: Entry) -> bool:
     """Is ``entry`` one of those that ``name`` covers?"""
-    op, dot, overload = re.sub(r"^(torch\.ops\.)?aten(::|\.)", "", name).partition(".")
-    if dot:
-        return entry.key == (op if overload == "default" else f"{op}.{overload}")
-    return op in _words(entry)
+    return entry.key in covered(name, {entry.key: entry})
 
 
 def nearest_names(name: str, table: Table) -> str:
     """What the user may have meant by a ``name`` that covers nothing."""
-    bare = re.sub(r"^(torch\.(ops\.)?)?(aten(::|\.))?", "", name.lower())
+    bare = without_namespace(name.lower())
     if bare in CONTRACTS:
         return f"order the implementations of {bare}, which is no op of PyTorch's own, with op_backends"
     overloads = covered(bare.rpartition(".")[0], table)

@@ -8,6 +8,9 @@ from typing import Any
 
 Forward = Callable[..., Any]
 
+FUSED = "SGLang fuses it with the FP8 quantization of the linear behind it"
+"""Why a layer whose result SGLang wants in FP8 keeps its own forward."""
+
 
 @dataclass(frozen=True)
 class Bridge:

@@ -11,7 +11,7 @@ from sglang.srt.environ import envs
 from sglang.srt.platforms import current_platform
 from sglang.srt.utils.common import is_npu
 
-from sglang_fl.adapter.bridges.base import Bridge, Forward, always_op, never
+from sglang_fl.adapter.bridges.base import FUSED, Bridge, Forward, always_op, never
 
 _UNEXPRESSED = {
     "cast_x_before_out_mul": False,
@@ -29,7 +29,7 @@ def _rms_norm_reason(layer: Any) -> str | None:
         if value != neutral:
             return f"{name}={value}"
     if _quantizes(layer.__dict__.get("_quant_linear")):
-        return "SGLang fuses it with the FP8 quantization of the linear behind it"
+        return FUSED
     return None
 
 
