@@ -55,7 +55,7 @@ def _activation(act: str) -> Callable[[Any, torch.Tensor], torch.Tensor]:
             return _first(known, key, x, act)
         relaunch, n, rows, blocks = plan
         y = x.new_empty(tokens, n)
-        relaunch(-(-tokens // rows), blocks, y.data_ptr(), address, tokens)
+        relaunch(-(-tokens // rows) * blocks, 1, y.data_ptr(), address, tokens)
         return y
 
     return act_and_mul
@@ -89,7 +89,7 @@ def _first(known: dict[Hashable, Plan], key: Hashable, given: torch.Tensor, act:
     rows, block, warps = config(n, tokens)
     blocks = -(-n // block)
     constants = (act, n, x.stride()[0], rows, block)
-    relaunch = _act_and_mul((-(-tokens // rows), blocks), (y, x), (tokens,), constants, warps)
+    relaunch = _act_and_mul((-(-tokens // rows) * blocks, 1), (y, x), (tokens,), constants, warps)
     if relaunch is not None and x is given:
         known[key] = Plan(relaunch, n, rows, blocks)
     return y
@@ -106,8 +106,10 @@ def _act_and_mul(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    col = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    BLOCKS: tl.constexpr = (N + BLOCK - 1) // BLOCK
+    program = tl.program_id(0)  # those of a row side by side: they run together, and so do their reads
+    row = ((program // BLOCKS).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    col = program % BLOCKS * BLOCK + tl.arange(0, BLOCK)[None, :]
     kept = (row < tokens) & (col < N)
     gate = tl.load(x + row * X_ROW + col, kept, 0.0).to(tl.float32)
     up = tl.load(x + row * X_ROW + N + col, kept, 0.0).to(tl.float32)
