@@ -122,7 +122,10 @@ def _examined(names: Sequence[str], deadline: float) -> Examined:
     torch.manual_seed(0)
     while left and time.monotonic() < deadline:
         name = left.pop(0)
-        _examine(ops[name], beside, deadline)
+        try:
+            _examine(ops[name], beside, deadline)
+        except Exception as error:  # one op's samples are not worth what was seen of all others
+            print(f"{name}: {error!r}, and the samples after it were left out", file=sys.stderr)
         if beside.is_broken:
             print(f"{name}: a call ended the process, and the samples after it were left out", file=sys.stderr)
             return Examined(beside.calls, list(beside.findings.values()), left)
@@ -169,7 +172,8 @@ def _into_out(fn: Callable[..., Any]) -> Callable[..., None]:
 def _extreme(sample: Any) -> Any:
     """The sample with NaN and infinite numbers in its input, or None where that takes none."""
     x = sample.input
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.numel() < len(EXTREMES):
+    is_strided = isinstance(x, torch.Tensor) and x.layout == torch.strided
+    if not is_strided or not x.is_floating_point() or x.numel() < len(EXTREMES):
         return None
     x = x.detach().clone(memory_format=torch.contiguous_format)
     x.view(-1)[: len(EXTREMES)] = torch.tensor(EXTREMES, dtype=x.dtype, device=x.device)

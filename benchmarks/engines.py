@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from benchmarks.cores import move
 
 START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 1200.0, 240.0, 20.0
 LOG_CHARACTERS = 4000
@@ -70,6 +72,11 @@ class Engine:
         began = time.perf_counter()
         self.generate(input_ids=prompts, sampling_params=sampling)
         return time.perf_counter() - began
+
+    def run_on(self, cores: Collection[int]) -> None:
+        """Its processes run on these cores alone, from now on."""
+        for process in self._tree():
+            move(process, cores)
 
     def host_memory(self) -> int:
         """Bytes of host memory of the engine's processes, without what files back: engines share that."""

@@ -4,11 +4,11 @@ Two model shapes with random weights, eagerly and with graphs; prefill, decoding
 engines of a group live side by side and answer in turns, round after round; the best answer counts. With
 ``--engines 2`` there are two of each, and what the slower keeps of the faster is told: that much of a ratio is noise.
 With ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds,
-host memory and device memory: have the kernels compiled by an earlier run. With ``--kernels`` one answer of each is
-traced as well: which kernels the GPU ran, and for how long, in which the host's noise has no part.
+host memory and device memory: have the kernels compiled by an earlier run. With ``--traces`` some answers of each are
+traced as well: which kernels the GPU ran, for how long, and which functions the host, in which its noise has no part.
 
     python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--engines N | --starts]
-                                 [--kernels] [--logs DIR] [--json FILE]
+                                 [--traces] [--logs DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.device_work import compare_device_work
 from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser, some_of
 from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
+from benchmarks.traced import compare_traces
 
 MODES: Mapping[str, Mapping[str, Any]] = {"graphs": {}, "eager": {"disable_cuda_graph": True}}
 
@@ -50,7 +50,7 @@ def main() -> None:
     ways = options.add_mutually_exclusive_group()
     ways.add_argument("--engines", type=int, choices=range(1, 9), default=1, metavar="N", help="so many of each")
     ways.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
-    options.add_argument("--kernels", action="store_true", help="tell what the GPU did for one answer, too")
+    options.add_argument("--traces", action="store_true", help="tell what GPU and host do for an answer, too")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
     figures = Figures()
@@ -60,7 +60,7 @@ def main() -> None:
             for mode in args.modes:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
                 group = Group(shape, mode, folder, logs, args.engines, Starts(figures) if args.starts else None)
-                _measure(group, args.variants, figures, kernels=args.kernels)
+                _measure(group, args.variants, figures, traces=args.traces)
     figures.finish(args.json)
 
 
@@ -133,7 +133,7 @@ class Group(NamedTuple):
         return [self.starts.timed(self.name, stack, variant, arguments, self.logs) for variant in variants]
 
 
-def _measure(group: Group, variants: list[str], figures: Figures, *, kernels: bool) -> None:
+def _measure(group: Group, variants: list[str], figures: Figures, *, traces: bool) -> None:
     """SGLang alone beside the two orders of ops, and then beside each ATen layer: they do not all fit on the GPU."""
     orders, layers = ([variant for variant in some if variant.name in variants] for some in (ORDERS, LAYERS))
     with ExitStack() as stack:
@@ -142,8 +142,8 @@ def _measure(group: Group, variants: list[str], figures: Figures, *, kernels: bo
         if orders:
             bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
             compare(group.name, engines, group.vocabulary, bounds, figures)
-        if orders and kernels:
-            compare_device_work(group.name, engines, group.vocabulary, figures)
+        if orders and traces:
+            compare_traces(group.name, engines, group.vocabulary, figures)
         for engine in engines:
             if engine.variant is not ALONE:
                 engine.stop()

@@ -50,3 +50,4 @@ def test_samples_are_strided_extreme_in_place_and_written_into_out(overload: str
 def test_what_has_no_room_for_extremes_or_takes_none_is_left() -> None:
     assert _extreme(Sample(torch.randn(2))) is None
     assert _extreme(Sample(torch.arange(9))) is None
+    assert _extreme(Sample(torch.randn(3, 3).to_sparse())) is None

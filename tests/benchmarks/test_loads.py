@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +31,10 @@ class TimedEngine:
 
     def __init__(self, variant: Variant, name: str, machine: Machine, seconds: float) -> None:
         self.variant, self._name, self._machine, self._seconds = variant, name, machine, seconds
+        self.cores: list[frozenset[int]] = []
+
+    def run_on(self, cores: Collection[int]) -> None:
+        self.cores.append(frozenset(cores))
 
     def timed(self, prompts: Any, new_tokens: int) -> float:
         return self._machine.answer(self._name, self._seconds)
@@ -78,3 +82,11 @@ def test_the_best_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_tol
 def test_of_one_engine_nothing_is_the_slowest(capsys: pytest.CaptureFixture[str]) -> None:
     found = figures_of(capsys, [ALONE, FLAGOS], [0.4, 0.2], cold=0.0)
     assert not [name for name in found if name.endswith(".slowest")]
+
+
+def test_in_each_round_every_engine_runs_on_the_same_cores() -> None:
+    engines: list[Any] = [TimedEngine(variant, variant.name, Machine(0.0, 0), 0.4) for variant in (ALONE, VENDOR)]
+    compare("run", engines, 1000, {}, Figures(), rounds=3)
+    alone, vendor = (engine.cores for engine in engines)
+    assert alone == vendor
+    assert len(alone) == 3 * len(WORKS)

@@ -3,56 +3,67 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.device_work import compare_device_work
 from benchmarks.engines import ALONE, VENDOR, Variant
 from benchmarks.figures import Figures
 from benchmarks.loads import WORKS
+from benchmarks.traced import compare_traces
 
 
 class TracedEngine:
-    """An engine whose profiler writes what torch's does, of ``kernels``: names and microseconds."""
+    """An engine whose profiler writes what torch's does, of ``kernels``, names and microseconds, and ``functions``."""
 
-    def __init__(self, variant: Variant, *kernels: tuple[str, float]) -> None:
-        self.variant, self._kernels = variant, kernels
-        self._folders: Iterator[Path] = iter(())
+    def __init__(self, variant: Variant, *kernels: tuple[str, float], functions: Sequence[str] = ()) -> None:
+        self.variant, self._kernels, self._functions = variant, kernels, functions
+        self._asked: dict[str, Any] = {}
 
     def timed(self, prompts: Any, new_tokens: int) -> float:
         return 1.0
 
     def call(self, method: str, **arguments: Any) -> None:
         if method == "start_profile":
-            self._folders = iter([Path(arguments["output_dir"])])
+            self._asked = arguments
             return
         assert method == "stop_profile"
-        folder = next(self._folders)
-        events = [{"cat": "kernel", "name": name, "dur": us} for name, us in self._kernels]
-        others = [{"cat": "cuda_runtime", "name": "cudaGraphLaunch", "dur": 90.0}, {"ph": "M"}]
-        with gzip.open(folder / "1-TP-0.trace.json.gz", "wt") as file:
-            json.dump({"traceEvents": [*events, *others]}, file)
+        events: list[dict[str, Any]] = [{"cat": "cuda_runtime", "name": "cudaGraphLaunch", "dur": 90.0}, {"ph": "M"}]
+        if self._asked["activities"] == ["GPU"]:
+            events += [{"cat": "kernel", "name": name, "dur": us} for name, us in self._kernels]
+        elif self._asked["with_stack"]:
+            events += [{"cat": "python_function", "name": name, "dur": 1.0} for name in self._functions]
+        with gzip.open(Path(self._asked["output_dir"], "1-TP-0.trace.json.gz"), "wt") as file:
+            json.dump({"traceEvents": events}, file)
 
 
-def test_the_device_work_of_each_is_told_with_the_kernels_that_differ_and_no_others(
+def test_what_each_does_is_told_with_the_kernels_and_functions_that_differ_and_no_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    alone = TracedEngine(ALONE, ("gemm", 6.0), ("norm", 1.0), ("norm", 1.0))
-    vendor = TracedEngine(VENDOR, ("gemm", 6.0), ("norm", 1.0), ("copy", 3.0))
+    alone = TracedEngine(
+        ALONE, ("gemm", 6.0), ("norm", 1.0), ("norm", 1.0), functions=["step", "len of <list at 0x7a>"]
+    )
+    vendor = TracedEngine(
+        VENDOR, ("gemm", 6.0), ("norm", 1.0), ("copy", 3.0), functions=["len of <list at 0x9b>", "step", "step"]
+    )
     engines: list[Any] = [alone, vendor]
-    compare_device_work("run", engines, 1000, Figures())
+    compare_traces("run", engines, 1000, Figures())
     out, err = capsys.readouterr()
     found = {name: float(value) for name, value in re.findall(r"^figure run\.(\S+) (\S+)", out, re.MULTILINE)}
     for label in WORKS:
         assert (found[f"alone.{label}.device"], found[f"vendor.{label}.device"]) == (8.0, 10.0)
         assert found[f"vendor.{label}.device.kept"] == pytest.approx(0.8)
+        assert (found[f"alone.{label}.python"], found[f"vendor.{label}.python"]) == (2, 3)
     assert err.splitlines() == [
         f"run.vendor.{label}: {line}"
         for label in WORKS
-        for line in ("1 of copy, and SGLang alone 0", "1 of norm, and SGLang alone 2")
+        for line in (
+            "1 of copy, and SGLang alone 0",
+            "1 of norm, and SGLang alone 2",
+            "2 of step, and SGLang alone 1",
+        )
     ]
 
 
@@ -61,7 +72,7 @@ def test_the_fastest_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_
 ) -> None:
     times = [(ALONE, 4.0), (VENDOR, 10.0), (ALONE, 5.0), (VENDOR, 2.0)]
     engines: list[Any] = [TracedEngine(variant, ("gemm", us)) for variant, us in times]
-    compare_device_work("run", engines, 1000, Figures())
+    compare_traces("run", engines, 1000, Figures())
     out = capsys.readouterr().out
     found = {name: float(value) for name, value in re.findall(r"^figure run\.(\S+) (\S+)", out, re.MULTILINE)}
     for label in WORKS:
@@ -73,4 +84,4 @@ def test_the_fastest_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_
 def test_a_trace_without_kernels_is_an_error() -> None:
     engines: list[Any] = [TracedEngine(ALONE)]
     with pytest.raises(RuntimeError, match="no kernel"):
-        compare_device_work("run", engines, 1000, Figures())
+        compare_traces("run", engines, 1000, Figures())
