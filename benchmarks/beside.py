@@ -109,7 +109,8 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def _copied(values: Any) -> Any:
-    """As they lie in memory: with their strides, and what is around them; those that share memory still do."""
+    """As they lie in memory: with their strides, and what is around them; those that share memory still do. What is
+    conjugate or negative only when it is read is so here."""
     storages: dict[int, Any] = {}
 
     def copied(leaf: Any) -> Any:
@@ -117,9 +118,11 @@ def _copied(values: Any) -> Any:
             return leaf
         storage = leaf.untyped_storage()
         own = storages.setdefault(storage._cdata, storage.clone())
-        return torch.empty(0, dtype=leaf.dtype, device=leaf.device).set_(
+        copy = torch.empty(0, dtype=leaf.dtype, device=leaf.device).set_(
             own, leaf.storage_offset(), leaf.shape, leaf.stride()
         )
+        copy = copy.conj() if leaf.is_conj() else copy
+        return torch._neg_view(copy) if leaf.is_neg() else copy
 
     return tree_map(copied, values)
 
@@ -165,5 +168,8 @@ def _word(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         layout = "" if value.is_contiguous() else f" of strides {list(value.stride())}"
-        return f"{dtype}{list(value.shape)}{layout}{'' if value.isfinite().all() else ' with NaN or infinity'}"
+        read_as = " to be conjugated" if value.is_conj() else ""
+        read_as += " to be negated" if value.is_neg() else ""
+        finite = "" if value.isfinite().all() else " with NaN or infinity"
+        return f"{dtype}{list(value.shape)}{layout}{read_as}{finite}"
     return f"[{', '.join(map(_word, value))}]" if isinstance(value, list | tuple) else str(value)

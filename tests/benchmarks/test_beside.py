@@ -59,6 +59,24 @@ def test_what_does_not_differ_is_not(
     assert seen(overload, RIGHT[overload], call) == []
 
 
+@pytest.mark.parametrize("read", [torch.Tensor.conj, lambda x: x.conj().imag])
+def test_a_function_is_given_what_is_conjugate_or_negative_only_when_it_is_read(
+    read: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    x = read(torch.complex(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])))
+    given: list[torch.Tensor] = []
+
+    def clone(x: torch.Tensor, **rest: Any) -> torch.Tensor:
+        given.append(x)
+        return x.clone()
+
+    beside = Beside({"clone": clone}, "cpu")
+    with torch.no_grad(), beside:
+        x.clone()
+    assert torch.equal(given[0], x)
+    assert beside.findings == {}
+
+
 def test_the_call_itself_stays_pytorchs() -> None:
     x = torch.arange(1.0, 13.0).view(3, 4)
     with torch.no_grad(), Beside({"fill_.Scalar": past_the_strides}, "cpu"):
