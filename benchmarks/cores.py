@@ -32,6 +32,7 @@ def on(cores: Collection[int]) -> Iterator[None]:
 
 def move(process: psutil.Process, cores: Collection[int]) -> None:
     """Every thread of ``process`` runs on ``cores`` alone, from now on."""
-    for thread in process.threads():
-        with suppress(ProcessLookupError):  # it has ended since
-            os.sched_setaffinity(thread.id, cores)
+    with suppress(psutil.NoSuchProcess):  # it has ended since, and so may its threads
+        for thread in process.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, cores)

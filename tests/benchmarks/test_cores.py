@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import psutil
@@ -44,3 +46,9 @@ def test_every_thread_of_a_process_moves() -> None:
         thread.join()
         move(psutil.Process(), CORES)
     assert seen == [{min(CORES)}]
+
+
+def test_a_process_that_has_ended_is_let_be() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        process = psutil.Process(child.pid)
+    move(process, CORES)

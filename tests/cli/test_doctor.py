@@ -16,7 +16,7 @@ from sglang_fl.cli.versions import check_versions
 from sglang_fl.records import Diagnosis, Platform, always
 from sglang_fl.settings import Settings
 from tests.cli.conftest import Cli, Install
-from tests.cli.vendors import ACME, FAILING_LATE, UNABLE_TO_IMPORT
+from tests.cli.vendors import ACME, FAILING_LATE, UNABLE_TO_IMPORT, WITH_ATEN_OPS
 from tests.third_parties import third_party
 
 Distributed = Callable[..., None]
@@ -309,3 +309,20 @@ def test_installed_script_tells_what_is_broken_and_never_imports_sglang(tmp_path
     assert result.returncode == 1
     assert "No module named 'a_module_that_nobody_has'" in result.stdout
     assert result.stderr == ""
+
+
+@pytest.mark.usefixtures("fit")
+def test_how_many_of_pytorchs_own_ops_are_replaced_is_told(cli: Cli, install: Install) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+    told = lines(cli)["ATen ops"]
+    assert (told["ok"], told["found"].split(" that ")[0]) == (True, "2 of 3")
+
+
+def test_what_would_end_a_worker_when_it_replaces_pytorchs_own_ops_fails(
+    cli: Cli, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("acme-chip", WITH_ATEN_OPS)
+    monkeypatch.setenv("SGLANG_FL_STRICT", "1")
+    failed = next(line for name, line in lines(cli).items() if "acme_chip" in name)
+    assert [failed[key] for key in ("ok", "found", "remedy")] == [False, "none", "wait"]
+    assert failed["wanted"].endswith("for speed")

@@ -15,8 +15,8 @@ def test_the_release_that_the_tests_fetch_is_the_one_examined() -> None:
     assert read_release(search_path() / "flag_gems") == EXAMINED
 
 
-@pytest.mark.parametrize("device_type", ["cuda", "npu", None])
-def test_every_overload_that_is_wrong_is_one_that_the_release_has(released: Table, device_type: str | None) -> None:
+@pytest.mark.parametrize("device_type", ["cuda", "npu"])
+def test_every_overload_that_is_wrong_is_one_that_the_release_has(released: Table, device_type: str) -> None:
     assert silently_wrong(EXAMINED, device_type).keys() <= released.keys()
 
 
@@ -30,7 +30,7 @@ def test_what_goes_to_a_function_that_is_wrong_is_wrong(released: Table) -> None
 def test_what_is_wrong_on_a_chip_counts_for_its_device_type_alone() -> None:
     assert "mul.Tensor" in silently_wrong(EXAMINED, "cuda")
     assert "mul.Tensor" not in silently_wrong(EXAMINED, "npu")
-    assert silently_wrong(EXAMINED, None).items() <= silently_wrong(EXAMINED, "cuda").items()
+    assert silently_wrong(EXAMINED, "npu").items() <= silently_wrong(EXAMINED, "cuda").items()
 
 
 OTHER = pytest.mark.parametrize("release", [None, "5.0.3", "5.3.4.dev20260809+g90eed79f3"])

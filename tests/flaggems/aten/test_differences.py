@@ -158,4 +158,3 @@ def test_a_list_of_ops_that_cannot_be_read_is_an_error_where_the_layer_is_on(act
 def test_a_list_of_ops_that_cannot_be_read_is_empty_while_the_layer_is_off(activated: Outcome) -> None:
     off = {"USE_FLAGGEMS": "0"}
     assert activated("_FULL_CONFIG.append(", settings=off) == {}
-    layer.check(load_settings(off, DECLARED))

@@ -7,7 +7,8 @@ import triton
 
 from sglang_fl import Platform, SglangFlError
 from sglang_fl.errors import SettingsError
-from sglang_fl_flaggems import availability, doctor
+from sglang_fl.settings import Settings
+from sglang_fl_flaggems import availability
 from sglang_fl_flaggems.aten import layer
 from sglang_fl_flaggems.aten.settings import SETTINGS, refuse_what_is_in_vain, suspended
 
@@ -16,6 +17,7 @@ from .wheel import search_path
 
 ON = {"USE_FLAGGEMS": "1"}
 UNKNOWN = ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensr"}
+CUDA = Platform(name="cuda", device_type="cuda", is_available=lambda: True, in_tree=True)
 RECORDED = ON | {"SGLANG_FLAGGEMS_RECORD": "1"}
 
 
@@ -85,33 +87,46 @@ def test_what_has_an_effect_or_is_nobodys_wish_passes(
     assert list(suspended(settings)) == []
 
 
-def test_doctor_finds_what_is_set_in_vain(given: Given) -> None:
-    (line,) = doctor.aten_settings(given({"SGLANG_FL_FLAGOS_WHITELIST": "add"}))
-    assert line.ok is False
-    assert "use_flaggems is off" in line.found
-    assert line.remedy == "set USE_FLAGGEMS=1, or leave flagos_whitelist out"
-
-
 @pytest.fixture
 def released_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The released FlagGems is installed, beside all that it needs."""
+    """The released FlagGems is installed, beside all that it needs, on a machine that has a device."""
     for module in (layer, availability):
         monkeypatch.setattr(module, "installed_package", lambda: search_path() / "flag_gems")
     monkeypatch.setattr(availability, "find_spec", lambda name: name)
+    monkeypatch.setattr(availability, "own_kernels", lambda device_type: True)
     monkeypatch.setattr(triton, "__version__", "3.6.0")
 
 
-@pytest.mark.usefixtures("released_here")
-def test_doctor_finds_a_name_of_no_op(given: Given) -> None:
-    (line,) = doctor.aten_settings(given(UNKNOWN))
-    assert line.ok is False
-    assert "'add.Tensor'" in f"{line.found} {line.remedy}"
+def refused(settings: Settings) -> SglangFlError:
+    """The error with which both a worker ends and a command that asks what would be replaced."""
+    with pytest.raises(SglangFlError) as asked:
+        layer.aten_ops(CUDA, settings)
+    with pytest.raises(SglangFlError) as activated:
+        layer.activate(CUDA, settings)
+    assert str(asked.value) == str(activated.value)
+    return asked.value
 
 
-@pytest.mark.parametrize("variables", [{}, ON, ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensor"}])
+def test_what_is_set_in_vain_is_refused_before_a_worker_starts(given: Given) -> None:
+    error = refused(given({"SGLANG_FL_FLAGOS_WHITELIST": "add"}))
+    assert "use_flaggems is off" in error.found
+    assert error.do == "set USE_FLAGGEMS=1, or leave flagos_whitelist out"
+
+
 @pytest.mark.usefixtures("released_here")
-def test_doctor_has_nothing_to_say_of_settings_that_mean_something(given: Given, variables: dict[str, str]) -> None:
-    assert list(doctor.aten_settings(given(variables))) == []
+def test_a_name_of_no_op_is_refused_before_a_worker_starts(given: Given) -> None:
+    assert "'add.Tensor'" in str(refused(given(UNKNOWN)))
+
+
+@pytest.mark.usefixtures("released_here")
+@pytest.mark.parametrize(
+    ("variables", "replaces"), [({}, False), (ON, True), (ON | {"SGLANG_FL_FLAGOS_WHITELIST": "add.Tensor"}, True)]
+)
+def test_settings_that_mean_something_tell_what_would_be_replaced(
+    given: Given, variables: dict[str, str], replaces: bool
+) -> None:
+    rows = {row.name: row.replaced for row in layer.aten_ops(CUDA, given(variables))}
+    assert rows["add.Tensor"] is replaces
 
 
 @pytest.fixture(params=["absent", "too old", "without what it imports", "a triton that breaks it"])
@@ -133,17 +148,20 @@ def in_the_way(request: pytest.FixtureRequest, released_here: None, tmp_path: Pa
     return "here is triton 3.8.0", "take an SGLang that brings triton before 3.7"
 
 
-def test_doctor_fails_with_the_reason_for_which_a_worker_would_end(given: Given, in_the_way: tuple[str, str]) -> None:
-    settings, (found, do) = given(ON), in_the_way
-    (line,) = doctor.aten_settings(settings)
-    assert line.ok is False
-    assert found in line.found
-    assert line.remedy == f"leave use_flaggems off, or {do}"
-    cuda = Platform(name="cuda", device_type="cuda", is_available=lambda: True, in_tree=True)
-    with pytest.raises(SglangFlError) as raised:
-        layer.activate(cuda, settings)
-    assert (raised.value.found, raised.value.do) == (line.found, line.remedy)
+def test_a_flaggems_that_cannot_serve_is_refused_with_the_reason_and_the_remedy(
+    given: Given, in_the_way: tuple[str, str]
+) -> None:
+    found, do = in_the_way
+    error = refused(given(ON))
+    assert found in error.found
+    assert error.do == f"leave use_flaggems off, or {do}"
 
 
-def test_doctor_does_not_mind_while_the_layer_is_off(given: Given, in_the_way: tuple[str, str]) -> None:
-    assert list(doctor.aten_settings(given({}))) == []
+@pytest.mark.usefixtures("released_here")
+def test_a_machine_without_a_device_is_refused(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(availability, "own_kernels", lambda device_type: f"no {device_type} device is available")
+    assert refused(given(ON)).found == "no cuda device is available"
+
+
+def test_nothing_is_refused_while_the_layer_is_off(given: Given, in_the_way: tuple[str, str]) -> None:
+    assert not any(row.replaced for row in layer.aten_ops(CUDA, given({})))

@@ -92,8 +92,8 @@ def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> Iterable[AtenO
     """The ATen ops that this backend has kernels for: each replaced or not, and why.
 
     Called in each model worker after ``sglang_fl_activate``, to tell what has really been replaced, and by
-    ``sglang-fl explain --aten``, to tell what would be. For settings that cannot be meant, raise an SglangFlError
-    in both: it reaches the user as it is.
+    ``sglang-fl explain --aten`` and ``sglang-fl doctor``, to tell what would be. For settings that cannot be meant,
+    raise an SglangFlError in all: it reaches the user as it is.
     """
 
 

@@ -6,17 +6,12 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from sglang_fl import SglangFlError
 from sglang_fl.records import Diagnosis
 from sglang_fl_flaggems import availability
-
-if TYPE_CHECKING:
-    from sglang_fl.settings import Settings
 
 _SUBJECT = "FlagGems"
 
@@ -67,20 +62,6 @@ def numpy() -> Iterator[Diagnosis]:
     kept = pin.contains(found.version, prereleases=True)
     pinned = f"flag-gems {gems.version} asks for {pin or 'any'}"
     yield Diagnosis(subject="numpy", ok=True if kept else None, found=f"{found.version}; {pinned}")
-
-
-def aten_settings(settings: Settings) -> Iterator[Diagnosis]:
-    """What would end a worker when it starts: a layer that cannot be, one that is needed and off, names of no op."""
-    if not settings.of_backends:  # they cannot be read, as another line says
-        return
-    from sglang_fl_flaggems.aten import layer  # noqa: PLC0415 - it imports torch
-
-    try:
-        layer.check(settings)
-    except SglangFlError as error:
-        yield Diagnosis(
-            subject="FlagGems' ATen layer", ok=False, found=error.found, wanted=error.asked, remedy=error.do
-        )
 
 
 def _wanted_numpy(dist: Distribution) -> SpecifierSet | None:

@@ -44,8 +44,7 @@ def sglang_fl_aten_ops(platform: Platform, settings: Settings) -> Sequence[AtenO
 
 
 @hookimpl
-def sglang_fl_diagnose(settings: Settings) -> Iterator[Diagnosis]:
-    """FlagGems, what its numpy breaks, and what the settings ask of the ATen layer in vain."""
+def sglang_fl_diagnose() -> Iterator[Diagnosis]:
+    """FlagGems, and what its numpy breaks."""
     yield from doctor.flag_gems()
     yield from doctor.numpy()
-    yield from doctor.aten_settings(settings)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 
-from sglang_fl.cli.loading import quietly, start_and_note
+from sglang_fl.cli.loading import aten_ops, quietly, start_and_note
 from sglang_fl.cli.output import show, show_json, table
 from sglang_fl.errors import DispatchError
 from sglang_fl.plugins import CORE, Offer
 from sglang_fl.records import AtenOp, without_namespace
-
-if TYPE_CHECKING:
-    from sglang_fl.session import Session
 
 Row = dict[str, Any]
 """An :class:`sglang_fl.AtenOp` in plain types, and the ``distribution`` whose it is."""
@@ -28,7 +23,7 @@ def explain_aten(op: str | None, as_json: bool) -> None:
     """Shows all ops that a backend can replace; or those that ``op`` names, as it would in the backend's settings."""
     quietly()  # a backend that refuses the settings is the answer
     session = start_and_note()
-    offers = _offers(session)
+    offers = aten_ops(session)
     rows = [_row(offer) for offer in (offers if op is None else _named(op, offers))]
     if as_json:
         show_json({"platform": session.platform.name, "aten": rows})
@@ -36,11 +31,6 @@ def explain_aten(op: str | None, as_json: bool) -> None:
         show(_layout(rows, session.platform.name))
     else:
         show(f"No loaded backend can replace PyTorch's own ops on platform {session.platform.name}")
-
-
-def _offers(session: Session) -> Sequence[Offer[AtenOp]]:
-    with redirect_stdout(sys.stderr):  # stdout is the answer's, and a backend's SDK may greet
-        return session.aten_ops()
 
 
 def _row(offer: Offer[AtenOp]) -> Row:

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from sglang_fl.cli.loading import collect, early, load_plugins, problem_of, quietly, start
+from sglang_fl.cli.loading import aten_ops, collect, early, load_plugins, problem_of, quietly, start
 from sglang_fl.cli.output import AsJson, show, show_json
 from sglang_fl.cli.variables import check_variables
 from sglang_fl.cli.versions import check_versions
@@ -86,6 +86,7 @@ def _check_session(session: Session) -> Iterator[Diagnosis]:
     yield Diagnosis(subject="settings", ok=True, found=_set(session.settings))
     yield Diagnosis(subject="platform", ok=True, found=_chosen(session))
     yield from (_check_op(op, session) for op in CONTRACTS)
+    yield from _check_aten_ops(session)
 
 
 def _check_op(op: str, session: Session) -> Diagnosis:
@@ -94,6 +95,17 @@ def _check_op(op: str, session: Session) -> Diagnosis:
     except DispatchError as error:
         return _failure(error, subject=op)
     return Diagnosis(subject=op, ok=True, found=f"{best.impl.impl_id} of {best.distribution}")
+
+
+def _check_aten_ops(session: Session) -> Iterator[Diagnosis]:
+    try:
+        offers = aten_ops(session)
+    except SglangFlError:  # the line of the plugin whose it is tells
+        return
+    if offers:
+        replaced = sum(offer.record.replaced for offer in offers)
+        found = f"{replaced} of {len(offers)} that backends can replace are replaced"
+        yield Diagnosis(subject="ATen ops", ok=True, found=found)
 
 
 def _check_plugins(plugins: Plugins, settings: Settings, stopped_by: SglangFlError | None = None) -> Iterator[Line]:

@@ -16,6 +16,7 @@ from sglang_fl.plugins import CORE, Offer, Plugin, Plugins, Record
 from sglang_fl.settings import Settings, early_settings
 
 if TYPE_CHECKING:
+    from sglang_fl.records import AtenOp
     from sglang_fl.session import Session
 
 
@@ -57,6 +58,12 @@ def declared_settings(plugins: Plugins) -> Declared:
     """The settings that the plugins add, each with its distribution."""
     with redirect_stdout(sys.stderr):
         return declarations.declared_settings(plugins)
+
+
+def aten_ops(session: Session) -> tuple[Offer[AtenOp], ...]:
+    """What the plugins replace of PyTorch's own, or would. Raises SglangFlError for what would stop a worker."""
+    with redirect_stdout(sys.stderr):
+        return session.aten_ops()
 
 
 def early() -> Settings:

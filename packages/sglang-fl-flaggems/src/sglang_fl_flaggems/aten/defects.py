@@ -92,11 +92,11 @@ _WRONG_ON_CUDA: Mapping[str, str] = {
 }
 
 
-def silently_wrong(release: str | None, device_type: str | None) -> dict[str, str]:
+def silently_wrong(release: str | None, device_type: str) -> dict[str, str]:
     """Overload -> what is wrong with FlagGems' function for it, in ``release`` on devices of torch's ``device_type``.
 
-    Without a device type: what is wrong on all. FlagGems has functions of its own for some generations of a vendor's
-    chips; which one is here cannot be told without starting it, so what is wrong on one of them counts for all.
+    FlagGems has functions of its own for some generations of a vendor's chips; which one is here cannot be told without
+    starting it, so what is wrong on one of them counts for all.
 
     A release that was not examined, or is unknown (None), is taken to be wrong where the examined one is.
     """

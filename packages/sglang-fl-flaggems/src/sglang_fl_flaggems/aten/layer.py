@@ -61,11 +61,6 @@ def _wrap(settings: Settings) -> Wrap | None:
     return recorder(settings.of_backends["flaggems_log_path"], once=settings.of_backends["flaggems_log_once"])
 
 
-def check(settings: Settings) -> None:
-    """Raises SglangFlError for what would stop a worker on any platform; FlagGems is not imported, nothing replaced."""
-    _asked(settings, device_type=None)
-
-
 class _Asked(NamedTuple):
     """What FlagGems has functions for, which of them are to be replaced, its release, and those that it gets wrong."""
 
@@ -75,8 +70,8 @@ class _Asked(NamedTuple):
     wrong: dict[str, str]
 
 
-def _asked(settings: Settings, device_type: str | None) -> _Asked:
-    """What the settings ask for on devices of torch's ``device_type``; without one, on any."""
+def _asked(settings: Settings, device_type: str) -> _Asked:
+    """What the settings ask for on devices of torch's ``device_type``."""
     refuse_what_is_in_vain(settings)
     package = installed_package()
     if not settings.of_backends["use_flaggems"]:  # most workers
@@ -89,11 +84,11 @@ def _asked(settings: Settings, device_type: str | None) -> _Asked:
     return _Asked(table, plan(table, settings, has_op, wrong), release, wrong)
 
 
-def _require_flag_gems(settings: Settings, device_type: str | None) -> None:
+def _require_flag_gems(settings: Settings, device_type: str) -> None:
     obstacle = availability.obstacle()
     if obstacle is not None:
         raise _impossible(obstacle.found, settings, do=obstacle.do)
-    answer = True if device_type is None else availability.own_kernels(device_type)
+    answer = availability.own_kernels(device_type)
     if answer is not True:
         raise _impossible(str(answer), settings)
 
