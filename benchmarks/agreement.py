@@ -50,7 +50,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
-    model, figures = model_path(_tell), Figures()
+    model, figures = model_path(_tell), Figures(args.json)
     prompts = _tokens(model)
     with tempfile.TemporaryDirectory(prefix="sglang-fl-agreement-") as scratch, ExitStack() as stack:
         arguments = {**ARGUMENTS, "model_path": str(model)}
@@ -62,7 +62,7 @@ def main() -> None:
     figures.add("agreement.vendor.same_tokens", same, "prompts", equals=len(prompts))
     figures.add("agreement.vendor.logits", _distance(logits[0], logits[1]), "relative", at_most=NEAR)
     _compare_near(answers[0], answers[2], logits[0], logits[2], figures)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def _tokens(model: Path) -> list[Tokens]:

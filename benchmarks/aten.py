@@ -17,8 +17,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any, NamedTuple
 
 import torch
@@ -36,18 +37,49 @@ EXTREMES = (float("nan"), float("inf"), float("-inf"))
 SAMPLES = 40
 """The most of an op and dtype."""
 
+GRACE_SECONDS = 30.0
+"""What a process has to end the call that it is in when time is up."""
+
 
 class Examined(NamedTuple):
     """What one process has seen.
 
     Attributes:
         calls: how many, by overload.
-        left: the ops that are still to be examined, by a fresh process: an error on the device ends this one's work.
+        left: the ops that it did not come to: time was up, or an error on the device ended its work.
     """
 
     calls: Counter[str]
     findings: list[Finding]
     left: list[str]
+
+
+Examine = Callable[[list[str], float], Examined]
+
+
+class Seen:
+    """What all processes have seen; an example of each finding is in the CSV ``file``, if one is wanted."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._findings: dict[tuple[str, str], Finding] = {}
+        self.calls: Counter[str] = Counter()
+        self.left: list[str] = []
+        """The ops that no process came to."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One for each overload and what is wrong with it."""
+        return sorted(self._findings.values())
+
+    def add(self, examined: Examined) -> None:
+        """Adds what a process has seen: whoever is stopped keeps that."""
+        self.calls += examined.calls
+        for finding in examined.findings:
+            self._findings.setdefault((finding.overload, finding.what), finding)
+        if self._file is not None:
+            with self._file.open("w", newline="") as out:
+                csv.writer(out, lineterminator="\n").writerows([Finding._fields, *self.findings])
 
 
 def main() -> None:
@@ -56,47 +88,73 @@ def main() -> None:
     options.add_argument("--rows", type=Path, metavar="FILE", help="write an example of each finding to FILE as CSV")
     options.add_argument("--seconds", type=float, default=600.0, metavar="S", help="stop after so many")
     args = options.parse_args()
-    calls, findings = _examined_by_all(time.monotonic() + args.seconds)
-    if args.rows is not None:
-        with args.rows.open("w", newline="") as out:
-            csv.writer(out, lineterminator="\n").writerows([Finding._fields, *findings])
-    _report(calls, findings, args.json)
-
-
-def _examined_by_all(deadline: float) -> tuple[Counter[str], list[Finding]]:
-    calls: Counter[str] = Counter()
-    findings: dict[tuple[str, str], Finding] = {}
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool:
+    deadline, seen = time.monotonic() + args.seconds, Seen(args.rows)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         names = pool.apply(_names)
-        tasks = [pool.apply_async(_examined, (names[i::PROCESSES], deadline)) for i in range(PROCESSES)]
-        while tasks:
+    examine_all(names, _examined, seen, deadline)
+    _report(seen, Figures(args.json))
+
+
+def examine_all(names: Sequence[str], examine: Examine, seen: Seen, deadline: float) -> None:
+    """Adds to ``seen`` what becomes of the ops of these names, in many processes.
+
+    Args:
+        examine: what one of them does with some of the names. It ends at the deadline, or soon after.
+        deadline: of ``time.monotonic``. A process that does not answer soon after it is left behind.
+    """
+    running: list[list[str]] = []
+    ended: Queue[tuple[list[str], Examined | BaseException]] = Queue()
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, maxtasksperchild=1) as pool:
+
+        def start(some: list[str]) -> None:
+            def end(outcome: Examined | BaseException) -> None:
+                ended.put((some, outcome))
+
+            running.append(some)
+            pool.apply_async(examine, (some, deadline), callback=end, error_callback=end)
+
+        for i in range(PROCESSES):
+            start(list(names[i::PROCESSES]))
+        while running:
             try:
-                examined = tasks.pop(0).get(max(deadline + 30.0 - time.monotonic(), 0.0))
-            except multiprocessing.TimeoutError:
-                print("a process did not answer", file=sys.stderr)
-                continue
-            calls += examined.calls
-            for finding in examined.findings:
-                findings.setdefault((finding.overload, finding.what), finding)
-            if examined.left:
-                tasks.append(pool.apply_async(_examined, (examined.left, deadline)))
-    return calls, sorted(findings.values())
+                given, outcome = ended.get(timeout=max(deadline + GRACE_SECONDS - time.monotonic(), 0.0))
+            except Empty:
+                print(f"{len(running)} processes did not answer", file=sys.stderr)
+                break
+            running.remove(given)
+            left = _added(outcome, given, seen)
+            if left and time.monotonic() < deadline:
+                start(left)
+            else:
+                seen.left += left
+    seen.left += chain.from_iterable(running)
 
 
-def _report(calls: Counter[str], findings: Sequence[Finding], file: Path | None) -> None:
-    figures = Figures()
-    figures.add("aten.examined", len(calls), "overloads")
+def _added(outcome: Examined | BaseException, given: list[str], seen: Seen) -> list[str]:
+    """Adds what a process has seen of what it was given, and returns what is left for another."""
+    if isinstance(outcome, BaseException):  # it could not start, and no other would
+        print(f"a process ended with {outcome!r}", file=sys.stderr)
+        seen.left += given
+        return []
+    seen.add(outcome)
+    return outcome.left
+
+
+def _report(seen: Seen, figures: Figures) -> None:
+    figures.add("aten.examined", len(seen.calls), "overloads", at_least=1)
     by_what = defaultdict(list)
-    for finding in findings:
+    for finding in seen.findings:
         by_what[finding.what].append(finding.overload)
     for what, overloads in sorted(by_what.items()):
         print(f"{what}: {', '.join(overloads)}")
         figures.add(f"aten.{what}", len(overloads), "overloads")
-    unknown = {finding.overload for finding in findings if finding.what != RAISED}
+    print(f"not reached: {', '.join(sorted(seen.left)) or 'none'}")
+    figures.add("aten.not_reached", len(seen.left), "ops")
+    unknown = {finding.overload for finding in seen.findings if finding.what != RAISED}
     unknown -= silently_wrong(read_release(installed_package()), DEVICE_TYPE).keys()
     print(f"wrong and yet replaced: {', '.join(sorted(unknown)) or 'none'}")
     figures.add("aten.wrong_and_replaced", len(unknown), "overloads", equals=0)
-    figures.finish(file)
+    figures.finish()
 
 
 def _names() -> list[str]:
@@ -116,9 +174,9 @@ def _functions() -> dict[str, Function]:
     return {key: function for key, function, *_ in rows_of(flag_gems)}
 
 
-def _examined(names: Sequence[str], deadline: float) -> Examined:
+def _examined(names: list[str], deadline: float) -> Examined:
     """What becomes of the ops of these names."""
-    beside, ops, left = Beside(_functions(), DEVICE_TYPE), _ops(), list(names)
+    beside, ops, left = Beside(_functions(), DEVICE_TYPE), _ops(), [*names]
     torch.manual_seed(0)
     while left and time.monotonic() < deadline:
         name = left.pop(0)
@@ -128,8 +186,8 @@ def _examined(names: Sequence[str], deadline: float) -> Examined:
             print(f"{name}: {error!r}, and the samples after it were left out", file=sys.stderr)
         if beside.is_broken:
             print(f"{name}: a call ended the process, and the samples after it were left out", file=sys.stderr)
-            return Examined(beside.calls, list(beside.findings.values()), left)
-    return Examined(beside.calls, list(beside.findings.values()), [])
+            break
+    return Examined(beside.calls, list(beside.findings.values()), left)
 
 
 def _examine(op: Any, beside: Beside, deadline: float) -> None:

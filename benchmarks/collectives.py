@@ -73,11 +73,11 @@ def main() -> None:
     options.add_argument("--collectives", type=some_of(*COLLECTIVES), default=["all_reduce"], metavar="C,...")
     options.add_argument("--largest", type=int, default=SIZES[-1], help="the largest size, in bytes")
     args = options.parse_args()
-    figures = Figures()
+    figures = Figures(args.json)
     figures.add("collectives.served_adds", served_adds(), "us", at_most=SERVED_ADDS_US)
     for name, value, unit in _ranks(args.ranks, (args.collectives, [size for size in SIZES if size <= args.largest])):
         figures.add(name, value, unit)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def served_adds() -> float:

@@ -35,14 +35,14 @@ Kernel = Callable[..., Any]
 def main() -> None:
     """Times every bridge, and ``call_op``."""
     args = parser(__doc__).parse_args()
-    figures = Figures()
+    figures = Figures(args.json)
     for name, own, bound in (_silu_and_mul(), _rms_norm(), _rms_norm_residual(), _layer_norm(), _rotary(), _partial()):
         base, extra = difference(own, bound)
         figures.add(f"{name}.own_forward", base, "us")
         figures.add(f"{name}.bound_op_adds", extra, "us", at_most=BOUND_OP_US)
     direct, call_op = _call_op()
     figures.add("call_op.adds", difference(direct, call_op)[1], "us", at_most=CALL_OP_US)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def difference(own: Call, other: Call) -> tuple[float, float]:

@@ -142,4 +142,6 @@ def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) ->
             method, arguments = pipe.recv()
             pipe.send(getattr(engine, method)(**arguments))
     except EOFError:  # whoever asked is done
+        pass
+    finally:  # an error is told in the log once SGLang's processes have ended
         engine.shutdown()

@@ -3,9 +3,9 @@
 A script makes one :class:`Figures`, adds to it as it measures, and ends with ``finish``::
 
     args = parser("What a bound op costs.").parse_args()
-    figures = Figures()
+    figures = Figures(args.json)
     figures.add("dispatch.bound_op", 0.12, "us", at_most=0.2)
-    figures.finish(args.json)
+    figures.finish()
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Figure:
 
 
 class Figures:
-    """The figures of one run, printed as they are added."""
+    """The figures of one run, printed as they are added, and written to the JSON ``file``, if one is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
         self._figures: list[Figure] = []
 
     def add(
@@ -60,11 +61,11 @@ class Figures:
         bound, ok = _judge(value, at_most, at_least, equals)
         self._figures.append(Figure(name, value, unit, bound, ok))
         print(self._figures[-1], flush=True)
+        if self._file is not None:  # whoever is stopped keeps what was measured
+            self._file.write_text(json.dumps(self._report(), indent=2) + "\n")
 
-    def finish(self, file: Path | None = None) -> NoReturn:
-        """Writes the JSON ``file``, if one is wanted, and exits: 1 when a bound was missed or there is no figure."""
-        if file is not None:
-            file.write_text(json.dumps(self._report(), indent=2) + "\n")
+    def finish(self) -> NoReturn:
+        """Exits: 1 when a bound was missed or there is no figure."""
         sys.exit(0 if self._figures and all(figure.ok for figure in self._figures) else 1)
 
     def _report(self) -> dict[str, Any]:

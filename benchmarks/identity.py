@@ -49,7 +49,7 @@ Answers = list[Tokens]
 def main() -> None:
     """Generates in the three ways, one after the other, and exits 1 unless they agree."""
     options, serve_arguments = parser(__doc__ or "").parse_known_args()
-    folder, figures = model_path(_tell), Figures()
+    folder, figures = model_path(_tell), Figures(options.json)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [tokenizer(prompt).input_ids for prompt in PROMPTS]
     answers, layers = {}, {}
@@ -60,7 +60,7 @@ def main() -> None:
     model = _model(folder)
     answers["transformers"] = _generated(model, prompts)
     _compare(answers, _logits(model, prompts, answers["transformers"]), figures)
-    figures.finish(options.json)
+    figures.finish()
 
 
 def _served(

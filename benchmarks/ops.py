@@ -64,7 +64,7 @@ class Row:
 def main() -> None:
     """Measures every case, and exits 1 when one of our kernels misses a bound."""
     args = _arguments()
-    figures, wanted = Figures(), [case for case in cases() if _is_wanted(case, args)]
+    figures, wanted = Figures(args.json), [case for case in cases() if _is_wanted(case, args)]
     _compile(wanted)
     rows: list[Row] = []
     with torch.inference_mode(), (args.rows or Path(os.devnull)).open("w", newline="") as out:
@@ -77,7 +77,7 @@ def main() -> None:
             writer.writerows([_short(getattr(row, field.name)) for field in fields(Row)] for row in measured)
             out.flush()  # whoever is stopped keeps what was measured
     _add_figures(rows, figures)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def _arguments() -> argparse.Namespace:

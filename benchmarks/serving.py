@@ -53,7 +53,7 @@ def main() -> None:
     options.add_argument("--traces", action="store_true", help="tell what GPU and host do for an answer, too")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
-    figures = Figures()
+    figures = Figures(args.json)
     with tempfile.TemporaryDirectory(prefix="sglang-fl-serving-") as scratch:
         for shape in args.shapes:
             folder = model(shape, Path(scratch, shape))
@@ -61,7 +61,7 @@ def main() -> None:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
                 group = Group(shape, mode, folder, logs, args.engines, Starts(figures) if args.starts else None)
                 _measure(group, args.variants, figures, traces=args.traces)
-    figures.finish(args.json)
+    figures.finish()
 
 
 class Start(NamedTuple):

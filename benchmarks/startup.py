@@ -54,11 +54,11 @@ print(time.process_time() - start)
 def main() -> None:
     """Starts the processes and prints the figures."""
     args = parser(__doc__).parse_args()
-    figures = Figures()
+    figures = Figures(args.json)
     figures.add("startup.import_sglang_fl", seconds(IMPORT), "s", at_most=IMPORT_S)
     figures.add("startup.import_public_names", seconds(PUBLIC_NAMES), "s")
     figures.add("startup.entry_points", seconds(ENTRY_POINTS), "s", at_most=ENTRY_POINTS_S)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def seconds(program: str) -> float:

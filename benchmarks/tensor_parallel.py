@@ -36,7 +36,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
-    figures, vocabulary = Figures(), SHAPES[SHAPE]["vocab_size"]
+    figures, vocabulary = Figures(args.json), SHAPES[SHAPE]["vocab_size"]
     with tempfile.TemporaryDirectory(prefix="sglang-fl-tp-") as scratch, ExitStack() as stack:
         trace = Path(scratch, "trace")
         traced = Variant(
@@ -50,7 +50,7 @@ def main() -> None:
         alone, installed, flagcx, nccl, _ = engines
         compare("tensor_parallel", [alone, installed, flagcx], vocabulary, BOUNDS, figures)
         compare("tensor_parallel.over_nccl", [nccl, flagcx], vocabulary, BOUNDS_OVER_NCCL, figures)
-    figures.finish(args.json)
+    figures.finish()
 
 
 def _compare_tokens(engines: list[Engine], vocabulary: int, figures: Figures) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.aten import _calls, _extreme
-from benchmarks.beside import Beside
+from benchmarks.aten import Examined, Seen, _calls, _extreme, examine_all
+from benchmarks.beside import Beside, Finding
 
 
 @dataclass
@@ -51,3 +54,25 @@ def test_what_has_no_room_for_extremes_or_takes_none_is_left() -> None:
     assert _extreme(Sample(torch.randn(2))) is None
     assert _extreme(Sample(torch.arange(9))) is None
     assert _extreme(Sample(torch.randn(3, 3).to_sparse())) is None
+
+
+def examine(names: list[str], deadline: float) -> Examined:
+    """In a process of its own: one op ends it before it can answer, and one after which nothing else can be done."""
+    if "fails" in names:
+        msg = "out of memory"
+        raise RuntimeError(msg)
+    done = names[:1] if "breaks" in names else names
+    return Examined(Counter(done), [Finding(name, "raised", "x") for name in done], names[len(done) :])
+
+
+@pytest.mark.parametrize(("seconds", "reached"), [(60.0, {"breaks", "later"}), (0.0, {"breaks"})])
+def test_what_a_process_leaves_is_for_another_or_told_and_what_was_seen_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, reached: set[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.aten.PROCESSES", 2)
+    names, seen = ["breaks", "fails", "later"], Seen(tmp_path / "rows.csv")
+    examine_all(names, examine, seen, time.monotonic() + seconds)
+    assert seen.calls.keys() == reached
+    assert sorted(seen.left) == sorted({*names} - reached)
+    rows = (tmp_path / "rows.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == reached

@@ -21,6 +21,7 @@ class TracedEngine:
     def __init__(self, variant: Variant, *kernels: tuple[str, float], functions: Sequence[str] = ()) -> None:
         self.variant, self._kernels, self._functions = variant, kernels, functions
         self._asked: dict[str, Any] = {}
+        self.stacks = 0
 
     def timed(self, prompts: Any, new_tokens: int) -> float:
         return 1.0
@@ -34,6 +35,7 @@ class TracedEngine:
         if self._asked["activities"] == ["GPU"]:
             events += [{"cat": "kernel", "name": name, "dur": us} for name, us in self._kernels]
         elif self._asked["with_stack"]:
+            self.stacks += 1
             events += [{"cat": "python_function", "name": name, "dur": 1.0} for name in self._functions]
         with gzip.open(Path(self._asked["output_dir"], "1-TP-0.trace.json.gz"), "wt") as file:
             json.dump({"traceEvents": events}, file)
@@ -71,7 +73,7 @@ def test_the_fastest_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     times = [(ALONE, 4.0), (VENDOR, 10.0), (ALONE, 5.0), (VENDOR, 2.0)]
-    engines: list[Any] = [TracedEngine(variant, ("gemm", us)) for variant, us in times]
+    engines: list[Any] = [TracedEngine(variant, ("gemm", us), functions=["step"]) for variant, us in times]
     compare_traces("run", engines, 1000, Figures())
     out = capsys.readouterr().out
     found = {name: float(value) for name, value in re.findall(r"^figure run\.(\S+) (\S+)", out, re.MULTILINE)}
@@ -81,7 +83,19 @@ def test_the_fastest_of_a_variants_engines_counts_and_what_the_slowest_keeps_is_
         assert found[f"vendor.{label}.device.slowest"] == pytest.approx(0.2)
 
 
-def test_a_trace_without_kernels_is_an_error() -> None:
-    engines: list[Any] = [TracedEngine(ALONE)]
-    with pytest.raises(RuntimeError, match="no kernel"):
+@pytest.mark.parametrize(
+    ("engine", "missing"),
+    [(TracedEngine(ALONE, functions=["step"]), "kernel"), (TracedEngine(ALONE, ("gemm", 1.0)), "python_function")],
+)
+def test_a_trace_without_what_was_asked_for_is_an_error(engine: TracedEngine, missing: str) -> None:
+    engines: list[Any] = [engine]
+    with pytest.raises(RuntimeError, match=f"saw no {missing}"):
         compare_traces("run", engines, 1000, Figures())
+
+
+def test_functions_are_traced_for_the_first_engine_of_each_variant_alone() -> None:
+    engines: list[Any] = [
+        TracedEngine(variant, ("gemm", 1.0), functions=["step"]) for variant in (ALONE, VENDOR, ALONE, VENDOR)
+    ]
+    compare_traces("run", engines, 1000, Figures())
+    assert [engine.stacks for engine in engines] == [len(WORKS), len(WORKS), 0, 0]
