@@ -266,13 +266,14 @@ def test_gemmas_norm_stays_with_pytorch_where_sglangs_users_want_it_so(
     assert (layer._forward_method == layer.forward_native) == on_npu
 
 
-def test_deterministic_inference_keeps_sglangs_norm(layers: SimpleNamespace) -> None:
-    layer = layers.RMSNorm(64)
+@pytest.mark.parametrize("name", ["RMSNorm", "GemmaRMSNorm", "Gemma3RMSNorm", "LayerNorm", "SiluAndMul"])
+def test_deterministic_inference_keeps_sglangs_norms_and_nothing_else(layers: SimpleNamespace, name: str) -> None:
+    layer = getattr(layers, name)(*([] if name == "SiluAndMul" else [64]))
     binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
     binder.batch_invariant = True
     layer._forward_method = binder.forward_for(layer, layer.forward_native)
     layer(X)
-    assert layer._forward_method == layer.forward_native
+    assert (layer._forward_method == layer.forward_native) == (name != "SiluAndMul")
 
 
 def test_a_bound_layer_compiles_without_a_break(layers: SimpleNamespace) -> None:

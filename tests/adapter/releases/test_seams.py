@@ -28,7 +28,7 @@ def test_the_releases_are_those_that_the_adapter_supports() -> None:
     assert (Version(RELEASES[0]), Version(RELEASES[-1])) == (seams.OLDEST, seams.NEWEST)
 
 
-@pytest.mark.parametrize("seam", ["FORWARD_CHOICE", "FUSED_OP", "LOAD_MODEL", "FORCED_BACKEND"])
+@pytest.mark.parametrize("seam", ["FORWARD_CHOICE", "ENTER_COMPILE", "FUSED_OP", "LOAD_MODEL", "FORCED_BACKEND"])
 def test_the_target_of_each_seam_exists(sources: Sources, release: str, seam: str) -> None:
     target = seams.at(getattr(seams, seam), Version(release))
 

@@ -25,6 +25,9 @@ from sglang_fl.settings import Settings
 
 _BY_TARGET = {bridge.target: bridge for bridge in BRIDGES}
 
+NORMS = ("rms_norm", "gemma_rms_norm", "layer_norm")
+"""The ops that add numbers up, in an order that may depend on how many rows there are."""
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -99,8 +102,8 @@ class Binder:
         slower = left_to_kernels(self._dispatcher.select(op), self._platform)
         if slower is not None:
             return Binding(name, op, slower, meant=True)
-        if self.batch_invariant and op == "rms_norm":
-            return Binding(name, op, "SGLang's deterministic inference has a norm of its own", meant=True)
+        if self.batch_invariant and op in NORMS:
+            return Binding(name, op, "deterministic inference: SGLang's norms do not depend on the batch", meant=True)
         return Binding(name, op, bridge.own_reason(layer))
 
     def _starter(self, op: str, bridge: Bridge, layer: Any, own: Forward) -> Forward:

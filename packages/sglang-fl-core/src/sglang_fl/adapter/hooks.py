@@ -34,6 +34,7 @@ def register_hooks(session: Session) -> None:
     load_model = seams.at(seams.LOAD_MODEL, version)
     if session.settings.oot_enabled:
         _hook(seams.at(seams.FORWARD_CHOICE, version), _forward_choice(binder, load_model, session), session)
+        _hook(seams.at(seams.ENTER_COMPILE, version), _entering_compile(binder, session), session)
     _when_imported(_module(load_model), load_model, lambda: _hook(load_model, _load_model(session, binder), session))
     if session.communicator.contenders:
         coordinator = seams.at(seams.GROUP_COORDINATOR, version)
@@ -67,6 +68,30 @@ def _forward_choice(binder: Binder, load_model: str, session: Session) -> Any:
         return binder.forward_for(layer, original(layer))
 
     return choose
+
+
+def _entering_compile(binder: Binder, session: Session) -> Any:
+    told = False
+
+    def enter(original: Forward, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal told
+        binding = binder.binding(layer)
+        if not told and binding is not None and binding.kept is None:
+            told = True
+            _complain(_compiled_without_us(), session)
+        return original(layer, *args, **kwargs)
+
+    return enter
+
+
+def _compiled_without_us() -> SeamError:
+    return SeamError(
+        CORE,
+        asked="layers that call what the table of ops says",
+        found="SGLang compiles steps of the model with PyTorch code of its own in their place, as it does with its own "
+        "kernels (--enable-torch-compile, or tc_piecewise graphs for prefill); what is not compiled calls them",
+        do="leave that option out, or leave the layers to SGLang with SGLANG_FL_OOT_ENABLED=0",
+    )
 
 
 def _load_model(session: Session, binder: Binder) -> Any:

@@ -27,6 +27,12 @@ FUSED_OP: Mapping[str, str] = {
     "0.5.18": "sglang.kernels.fused_op:BaseFusedOp",
 }
 
+# Where a layer gives way to SGLang's PyTorch code, which torch.compile then sees.
+ENTER_COMPILE: Mapping[str, str] = {
+    "0.5.17": "sglang.srt.layers.utils.multi_platform.MultiPlatformOp.enter_torch_compile",
+    "0.5.18": "sglang.kernels.fused_op.BaseFusedOp.enter_torch_compile",
+}
+
 # Where a worker loads its model. The module is imported by model workers only, and after plugins are loaded.
 LOAD_MODEL: Mapping[str, str] = {"0.5.17": "sglang.srt.model_executor.model_runner.ModelRunner.load_model"}
 
