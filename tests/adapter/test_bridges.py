@@ -14,6 +14,7 @@ from sglang_fl.policy import SelectionPolicy
 from sglang_fl.ranking import Candidate
 from sglang_fl.records import BackendImplKind, OpImpl, Platform
 from sglang_fl.reference.hooks import sglang_fl_register_ops
+from sglang_fl.reference.rotary import rotary_embedding
 from sglang_fl.settings import load_settings
 from tests.core.samples import CPU
 
@@ -142,6 +143,25 @@ def test_a_rotary_embedding_without_a_key_rotates_the_query(layers: SimpleNamesp
     got, key = _bound(layer)(torch.arange(5), q, None)
     assert key is None
     _same(got, theirs)
+
+
+def test_a_key_that_is_given_for_the_query_too_is_rotated_once_by_an_op_that_overwrites_both(
+    layers: SimpleNamespace,
+) -> None:
+    def one_after_the_other(
+        obj: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        for given in (query, key):
+            given.copy_(rotary_embedding(obj, given, None, *rest)[0])
+        return query, key
+
+    layer = layers.RotaryEmbedding(64, 64, 128, 10000, True, torch.float32)
+    positions, key = torch.arange(5), torch.randn(5, 64)
+    _, wanted = layer.forward_native(positions, key.clone(), key.clone())
+    _bound(layer, _impl("rotary_embedding", one_after_the_other))
+    _, rotated = layer(positions, key, key)
+    assert rotated.data_ptr() == key.data_ptr()
+    torch.testing.assert_close(rotated, wanted)
 
 
 @pytest.mark.parametrize("rotary_dim", [64, 32])

@@ -87,8 +87,8 @@ class RotaryEmbedding(Protocol):
 
     cos and sin ``[max_position, R / 2]``, in any floating dtype: the halves of ``obj.cos_sin_cache``, side by side
     in its last dimension. position_ids ``[T]``, integers. Neighbours are paired when ``rotary_interleaved`` (GPT-J),
-    halves otherwise (NeoX). query and key may be views into rows wider than R; with ``inplace`` they may be
-    overwritten, and without it they may not.
+    halves otherwise (NeoX). query and key may be views into rows wider than R, and share no element; with ``inplace``
+    they may be overwritten, and without it they may not.
     """
 
     def __call__(

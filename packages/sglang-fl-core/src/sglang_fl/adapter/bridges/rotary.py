@@ -43,6 +43,8 @@ def _rotary(layer: Any, fn: Forward, own: Forward) -> Forward:
         tokens = positions.size(0)
         if tokens == 0:  # no view can tell the heads of no rows
             return query, key
+        if query is key:  # SGLang's sparse attention rotates keys alone, and gives them for queries, too
+            query = torch.clone(query)
         q_heads, q = heads(query, tokens)
         if key is None:
             rotated_q, _ = fn(layer, q, None, cos, sin, positions, interleaved, True)
