@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,10 +72,7 @@ class Figures:
     def _report(self) -> dict[str, Any]:
         return {
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": _command(),
-            "device": _device(),
-            "cpu": _cpu(),
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+            **_environment(),
             "figures": [asdict(figure) for figure in self._figures],
         }
 
@@ -114,6 +112,17 @@ def _judge(value: float, at_most: float | None, at_least: float | None, equals: 
         msg = f"a figure has one bound, not {' and '.join(text for text, _ in bounds)}"
         raise ValueError(msg)
     return bounds[0] if bounds else ("-", True)
+
+
+@cache
+def _environment() -> dict[str, Any]:
+    """What does not change while a script runs."""
+    return {
+        "command": _command(),
+        "device": _device(),
+        "cpu": _cpu(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in VERSIONS_OF}},
+    }
 
 
 def _command() -> str:

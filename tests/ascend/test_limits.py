@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sglang_fl.ops import CONTRACTS
+from sglang_fl.ops import CONTRACTS, NORMS
 from sglang_fl_ascend import limits
 
 X = torch.zeros(3, 64, dtype=torch.bfloat16)
-NORMS = ("rms_norm", "gemma_rms_norm", "layer_norm")
 OF_ONE = ("silu_and_mul", "gelu_and_mul", "gelu_tanh_and_mul", *NORMS)
 
 

@@ -201,6 +201,9 @@ CONTRACTS: Mapping[str, OpContract] = MappingProxyType(
     }
 )
 
+NORMS = ("rms_norm", "gemma_rms_norm", "layer_norm")
+"""The ops that add a row up, in an order that may depend on how many rows there are."""
+
 
 def contract_of(op: str) -> OpContract:
     """The contract of ``op``. Raises DispatchError, with the nearest name, when there is no such op."""

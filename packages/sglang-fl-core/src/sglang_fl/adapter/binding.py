@@ -19,14 +19,12 @@ from sglang_fl.adapter.bridges.base import Forward
 from sglang_fl.dispatch import Dispatcher
 from sglang_fl.layers import SUBCLASSES
 from sglang_fl.oot import left_by_user, left_to_kernels
+from sglang_fl.ops import NORMS
 from sglang_fl.probation import is_capturing
 from sglang_fl.records import Platform
 from sglang_fl.settings import Settings
 
 _BY_TARGET = {bridge.target: bridge for bridge in BRIDGES}
-
-NORMS = ("rms_norm", "gemma_rms_norm", "layer_norm")
-"""The ops that add numbers up, in an order that may depend on how many rows there are."""
 
 
 @dataclass(frozen=True)

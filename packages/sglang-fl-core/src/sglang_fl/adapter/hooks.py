@@ -75,8 +75,7 @@ def _entering_compile(binder: Binder, session: Session) -> Any:
 
     def enter(original: Forward, layer: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal told
-        binding = binder.binding(layer)
-        if not told and binding is not None and binding.kept is None:
+        if not told and (binding := binder.binding(layer)) is not None and binding.kept is None:
             told = True
             _complain(_compiled_without_us(), session)
         return original(layer, *args, **kwargs)

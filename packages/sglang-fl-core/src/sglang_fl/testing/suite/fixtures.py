@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sglang_fl.errors import SglangFlError
-from sglang_fl.ops import CONTRACTS
+from sglang_fl.ops import CONTRACTS, NORMS
 from sglang_fl.testing.collectives.ranks import SIZE, Ranks, run_ranks
 from sglang_fl.testing.requirements import DTYPES, Requirements
 from sglang_fl.testing.serving.servers import Kind, Served, Servers
@@ -31,8 +31,7 @@ __all__ = [
     "subject",
 ]
 
-_NORMS = ("rms_norm", "gemma_rms_norm", "layer_norm")
-_OPS_OF = {"op": tuple(CONTRACTS), "norm": _NORMS, "rotary": ("rotary_embedding",)}
+_OPS_OF = {"op": tuple(CONTRACTS), "norm": NORMS, "rotary": ("rotary_embedding",)}
 """Argument of a test -> the ops that it is run for."""
 
 
