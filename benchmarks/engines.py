@@ -44,6 +44,8 @@ class Engine:
 
     def __init__(self, variant: Variant, arguments: Mapping[str, Any], log: Path) -> None:
         self.variant, self._log = variant, log
+        # How long a dictionary takes to find a string depends on the seed, which Python draws for each process.
+        os.environ.setdefault("PYTHONHASHSEED", "0")
         self._pipe, theirs = multiprocessing.Pipe()
         spawn = multiprocessing.get_context("spawn")
         self._process = spawn.Process(
@@ -55,6 +57,7 @@ class Engine:
     def wait(self) -> None:
         """Raises RuntimeError when the start failed, with the end of its log."""
         self.start_seconds: float = self._answer(START_SECONDS)
+        self._processes = self._tree()
 
     def generate(self, **request: Any) -> list[dict[str, Any]]:
         """SGLang's answers to a request."""
@@ -74,8 +77,8 @@ class Engine:
         return time.perf_counter() - began
 
     def run_on(self, cores: Collection[int]) -> None:
-        """Its processes run on these cores alone, from now on."""
-        for process in self._tree():
+        """Its processes run on these cores alone, from now on: those that it had when it began to serve."""
+        for process in self._processes:
             move(process, cores)
 
     def host_memory(self) -> int:

@@ -9,13 +9,16 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cores import drawn
+from benchmarks.cores import fastest
 from benchmarks.engines import Engine, Tokens
 from benchmarks.figures import Figures
 
-ROUNDS, TURN_SECONDS, LEAST_ANSWERS = 10, 0.3, 2
-"""In each round each engine has a turn, and repeats the work until SGLang alone would take about that long, or a little
-more where one answer does."""
+SECONDS, LEAST_ROUNDS = 15.0, 3
+"""For about how long each engine does each work, by the speed of SGLang alone. In each round each engine has a turn."""
+
+TURN_SECONDS, LEAST_ANSWERS = 0.15, 2
+"""In a turn the work is repeated until SGLang alone would take about that long, or a little more where one answer does.
+Short turns, and so many of them: some are lucky with their cores, and most are not."""
 
 CORES = 6
 """On how many an engine runs: as many as it has processes with two ranks, and two for their other threads."""
@@ -82,18 +85,19 @@ def compare(
     vocabulary: int,
     bounds: Mapping[str, float],
     figures: Figures,
-    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
 ) -> None:
     """Adds each variant's speed at each work, and what it keeps of that of the first, which is SGLang alone.
 
     The speed is that of the best answer of its engines: a shared machine only ever takes from it. Of several engines,
-    what the slowest keeps of the fastest is added. ``bounds`` are what is to be kept, by variant.
+    what the slowest keeps of the fastest is added. ``bounds`` are what is to be kept, by variant. Each engine does each
+    work for about ``seconds``.
     """
     for label, work in WORKS.items():
-        best = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, rounds)
+        best = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, seconds)
         taken: dict[str, list[float]] = {}
-        for engine, seconds in zip(engines, best, strict=True):
-            taken.setdefault(engine.variant.name, []).append(seconds)
+        for engine, its in zip(engines, best, strict=True):
+            taken.setdefault(engine.variant.name, []).append(its)
         for variant, mine in taken.items():
             figures.add(f"{name}.{variant}.{label}", work.tokens / min(mine), "tokens/s")
         compare_times(name, label, taken, figures, bounds)
@@ -112,17 +116,19 @@ def compare_times(
         figures.add(f"{name}.{variant}.{label}.kept", kept, "ratio", at_least=bounds.get(variant))
 
 
-def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, rounds: int) -> list[float]:
-    """Each engine's least seconds for the work.
+def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int, seconds: float) -> list[float]:
+    """Each engine's least seconds for the work, when each does it for about ``seconds``.
 
     Each turn follows another engine's, for all alike: the GPU and the caches have been that one's, and an engine that
     followed itself would find them its own. The first answer of a turn pays most of that, and does not count. In each
-    round all run on the same cores, and in another on others.
+    round all run on the same cores.
     """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
-    repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / warm[1]))  # the first engine is SGLang alone
+    alone = warm[1]  # the first engine is SGLang alone
+    repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / alone))
     best = dict.fromkeys(engines, inf)
-    for cores in drawn(rounds, CORES):
+    for _ in range(max(LEAST_ROUNDS, round(seconds / alone / (repeats + 1)))):
+        cores = fastest(CORES)
         for engine in engines:
             engine.run_on(cores)
             engine.timed(prompts, new_tokens)

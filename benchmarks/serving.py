@@ -8,7 +8,7 @@ host memory and device memory: have the kernels compiled by an earlier run. With
 traced as well: which kernels the GPU ran, for how long, and which functions the host, in which its noise has no part.
 
     python -m benchmarks.serving [--shapes S,...] [--modes M,...] [--variants V,...] [--engines N | --starts]
-                                 [--traces] [--logs DIR] [--json FILE]
+                                 [--seconds S] [--traces] [--logs DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
 from benchmarks.figures import Figures, parser, some_of
-from benchmarks.loads import ARGUMENTS, SHAPES, WORKS, compare, model
+from benchmarks.loads import ARGUMENTS, SECONDS, SHAPES, WORKS, compare, model
 from benchmarks.traced import compare_traces
 
 MODES: Mapping[str, Mapping[str, Any]] = {"graphs": {}, "eager": {"disable_cuda_graph": True}}
@@ -36,7 +36,7 @@ BOUNDS = {
 }
 
 ORDERS, LAYERS = [VENDOR, FLAGOS], [ATEN, ATEN_BUT_MM]
-LAYERS_ROUNDS = 3
+LAYERS_SECONDS = 4.0
 VARIANTS = [variant.name for variant in (*ORDERS, *LAYERS)]
 """What is measured beside SGLang alone."""
 
@@ -50,6 +50,7 @@ def main() -> None:
     ways = options.add_mutually_exclusive_group()
     ways.add_argument("--engines", type=int, choices=range(1, 9), default=1, metavar="N", help="so many of each")
     ways.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
+    options.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="each works so long at each work")
     options.add_argument("--traces", action="store_true", help="tell what GPU and host do for an answer, too")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
@@ -59,7 +60,8 @@ def main() -> None:
             folder = model(shape, Path(scratch, shape))
             for mode in args.modes:
                 logs = (args.logs or Path(scratch, "logs")) / f"{shape}-{mode}"
-                group = Group(shape, mode, folder, logs, args.engines, Starts(figures) if args.starts else None)
+                starts = Starts(figures) if args.starts else None
+                group = Group(shape, mode, folder, logs, args.engines, args.seconds, starts)
                 _measure(group, args.variants, figures, traces=args.traces)
     figures.finish()
 
@@ -112,6 +114,7 @@ class Group(NamedTuple):
     model: Path
     logs: Path
     engines: int
+    seconds: float
     starts: Starts | None
 
     @property
@@ -141,7 +144,7 @@ def _measure(group: Group, variants: list[str], figures: Figures, *, traces: boo
         alone = [engine for engine in engines if engine.variant is ALONE]
         if orders:
             bounds = {variant: bound for (mode, variant), bound in BOUNDS.items() if mode == group.mode}
-            compare(group.name, engines, group.vocabulary, bounds, figures)
+            compare(group.name, engines, group.vocabulary, bounds, figures, group.seconds)
         if orders and traces:
             compare_traces(group.name, engines, group.vocabulary, figures)
         for engine in engines:
@@ -156,7 +159,8 @@ def _measure_layer(group: Group, alone: list[Engine], layer: Variant, figures: F
     with ExitStack() as stack:
         try:
             engines = [*alone, *group.start(stack, [layer])]
-            compare(f"{group.name}.beside_{layer.name}", engines, group.vocabulary, {}, figures, LAYERS_ROUNDS)
+            seconds = min(group.seconds, LAYERS_SECONDS)
+            compare(f"{group.name}.beside_{layer.name}", engines, group.vocabulary, {}, figures, seconds)
         except RuntimeError as error:
             _tell(str(error))
             figures.add(f"{group.name}.{layer.name}.served", 0, "engines")

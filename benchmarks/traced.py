@@ -1,5 +1,5 @@
-"""What is done for an answer, as torch's profiler sees it: the GPU's kernels, and the Python functions of SGLang's
-scheduler, which has the model. How fast the host is has no part in either."""
+"""What is done for an answer, as torch's profiler sees it: by the GPU, and by the Python of SGLang's scheduler, which
+has the model. How fast the host is has no part in it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import re
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +20,67 @@ from benchmarks.loads import WORKS, compare_times
 Event = Mapping[str, Any]
 """One of torch's profiler."""
 
+_ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+
 
 def compare_traces(name: str, engines: Sequence[Engine], vocabulary: int, figures: Figures) -> None:
     """Adds the GPU's time and the scheduler's calls for each work, and what each variant keeps of the first's speed on
     the GPU: SGLang's alone.
 
-    The fastest of a variant's engines counts, as in :func:`benchmarks.loads.compare`; the calls are those of its first.
-    Tells the kernels and functions that this one runs more or less often than the first of all. RuntimeError when the
-    profiler saw none.
+    ``device`` is the time of all that the GPU runs, and ``graphs``, where there are any, that from a graph's beginning
+    to its end, gaps included. The fastest of a variant's engines counts, as in :func:`benchmarks.loads.compare`; the
+    calls are those of its first. Tells what this one runs more or less often than the first of all. RuntimeError when
+    the profiler saw nothing.
     """
     for label, work in WORKS.items():
         prompts = work.prompts(vocabulary)
-        taken: dict[str, list[float]] = {}
+        busy: dict[str, list[float]] = defaultdict(list)
+        graphs: dict[str, list[float]] = defaultdict(list)
         names: dict[str, Counter[str]] = {}
         for engine in engines:
             variant = engine.variant.name
-            kernels = _kernels(engine, prompts, work.new_tokens)
-            taken.setdefault(variant, []).append(sum(event["dur"] for event in kernels))
+            ran = _traced(engine, prompts, work.new_tokens, _ON_GPU, activities=["GPU"], with_stack=False)
+            busy[variant].append(sum(event["dur"] for event in ran))
+            graphs[variant].append(_in_graphs(ran))
             if variant not in names:
                 calls = _calls(engine, prompts, work.new_tokens)
                 figures.add(f"{name}.{variant}.{label}.python", len(calls), "calls")
-                names[variant] = _names([*kernels, *calls])
-        for variant, mine in taken.items():
-            figures.add(f"{name}.{variant}.{label}.device", min(mine), "us")
-        compare_times(name, f"{label}.device", taken, figures, bounds={})
+                names[variant] = _names([*ran, *calls])
+        for what, taken in {"device": busy, "graphs": graphs}.items():
+            if all(map(all, taken.values())):
+                _compare(name, f"{label}.{what}", taken, figures)
         alone = names[engines[0].variant.name]
         for variant, its in names.items():
             for line in _others(its, alone):
                 print(f"{name}.{variant}.{label}: {line}", file=sys.stderr)
 
 
-def _kernels(engine: Engine, prompts: list[Tokens], new_tokens: int) -> list[Event]:
-    """What the GPU ran for an answer."""
-    return _traced(engine, prompts, new_tokens, "kernel", activities=["GPU"], with_stack=False)
+def _compare(name: str, label: str, taken: Mapping[str, Sequence[float]], figures: Figures) -> None:
+    for variant, mine in taken.items():
+        figures.add(f"{name}.{variant}.{label}", min(mine), "us")
+    compare_times(name, label, taken, figures, bounds={})
+
+
+def _in_graphs(events: Sequence[Event]) -> float:
+    """Microseconds from each graph's beginning to its end, summed up: what one launch runs has one correlation."""
+    launches: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        launches[event["args"]["correlation"]].append(event)
+    return sum(
+        max(event["ts"] + event["dur"] for event in launch) - min(event["ts"] for event in launch)
+        for launch in launches.values()
+        if len(launch) > 1
+    )
 
 
 def _calls(engine: Engine, prompts: list[Tokens], new_tokens: int) -> list[Event]:
     """The functions of Python that the scheduler called for an answer."""
-    return _traced(engine, prompts, new_tokens, "python_function", activities=["CPU"], with_stack=True)
+    return _traced(engine, prompts, new_tokens, ["python_function"], activities=["CPU"], with_stack=True)
 
 
-def _traced(engine: Engine, prompts: list[Tokens], new_tokens: int, category: str, **profiler: Any) -> list[Event]:
+def _traced(
+    engine: Engine, prompts: list[Tokens], new_tokens: int, categories: Collection[str], **profiler: Any
+) -> list[Event]:
     engine.timed(prompts, new_tokens)
     with tempfile.TemporaryDirectory(prefix="sglang-fl-trace-") as folder:
         engine.call("start_profile", output_dir=folder, record_shapes=False, **profiler)
@@ -68,9 +88,12 @@ def _traced(engine: Engine, prompts: list[Tokens], new_tokens: int, category: st
         engine.call("stop_profile")
         (file,) = Path(folder).glob("*.trace.json.gz")
         with gzip.open(file) as trace:
-            seen = [event for event in json.load(trace)["traceEvents"] if event.get("cat") == category]
+            seen = [event for event in json.load(trace)["traceEvents"] if event.get("cat") in categories]
     if not seen:
-        msg = f"torch's profiler saw no {category}: is there CUPTI, and does SGLANG_PROFILE_WITH_STACK forbid stacks?"
+        msg = (
+            f"torch's profiler saw no {' or '.join(categories)}: is there CUPTI, and does SGLANG_PROFILE_WITH_STACK "
+            "forbid stacks?"
+        )
         raise RuntimeError(msg)
     return seen
 

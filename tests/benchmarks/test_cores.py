@@ -8,16 +8,34 @@ import threading
 import psutil
 import pytest
 
-from benchmarks.cores import drawn, move, on
+from benchmarks import cores
+from benchmarks.cores import fastest, in_turn, move, on
 
 CORES = os.sched_getaffinity(0)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4096])
-def test_sets_are_of_this_process_s_cores_as_many_as_asked_for_or_all(size: int) -> None:
-    sets = drawn(5, size)
-    assert len(sets) == 5
-    assert all(its <= CORES and len(its) == min(size, len(CORES)) for its in sets)
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 4096])
+def test_cores_come_in_turn_and_none_again_before_all_have_come(count: int) -> None:
+    found = list(in_turn(count))
+    assert len(found) == count
+    for start in range(0, count, len(CORES)):
+        once = found[start : start + len(CORES)]
+        assert len(set(once)) == len(once)
+        assert set(once) <= CORES
+
+
+@pytest.mark.parametrize("count", [1, 2, 4096])
+def test_the_fastest_are_as_many_of_this_process_s_cores_as_asked_for_or_all(count: int) -> None:
+    its = fastest(count)
+    assert its <= CORES
+    assert len(its) == min(count, len(CORES))
+    assert os.sched_getaffinity(0) == CORES
+
+
+def test_those_are_the_fastest_that_take_the_least_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(cores, "_seconds", {core: abs(core - 5) + 0.1 * core for core in range(8)}.__getitem__)
+    assert fastest(3) == {4, 5, 6}
 
 
 def test_a_thread_runs_where_it_is_told_and_afterwards_where_it_did() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.engines import ALONE, FLAGOS, VENDOR, Variant
 from benchmarks.figures import Figures
-from benchmarks.loads import WORKS, compare
+from benchmarks.loads import LEAST_ROUNDS, WORKS, compare
 
 
 class Machine:
@@ -53,7 +53,7 @@ def figures_of(
         for n, (variant, its) in enumerate(zip(variants, seconds, strict=True))
     ]
     capsys.readouterr()
-    compare("run", engines, 1000, {}, Figures())
+    compare("run", engines, 1000, {}, Figures(), seconds=1.0)
     found = re.findall(r"^figure run\.(\S+) (\S+)", capsys.readouterr().out, re.MULTILINE)
     return {name: float(value) for name, value in found}
 
@@ -86,7 +86,13 @@ def test_of_one_engine_nothing_is_the_slowest(capsys: pytest.CaptureFixture[str]
 
 def test_in_each_round_every_engine_runs_on_the_same_cores() -> None:
     engines: list[Any] = [TimedEngine(variant, variant.name, Machine(0.0, 0), 0.4) for variant in (ALONE, VENDOR)]
-    compare("run", engines, 1000, {}, Figures(), rounds=3)
+    compare("run", engines, 1000, {}, Figures(), seconds=6.0)
     alone, vendor = (engine.cores for engine in engines)
     assert alone == vendor
-    assert len(alone) == 3 * len(WORKS)
+    assert len(alone) == 5 * len(WORKS)  # in each a first answer and two that count, of 0.4 s
+
+
+def test_however_short_the_time_there_are_rounds_enough_to_choose_from() -> None:
+    engine = TimedEngine(ALONE, "alone", Machine(0.0, 0), 0.4)
+    compare("run", cast("list[Any]", [engine]), 1000, {}, Figures(), seconds=0.0)
+    assert len(engine.cores) == LEAST_ROUNDS * len(WORKS)

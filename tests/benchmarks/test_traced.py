@@ -14,12 +14,23 @@ from benchmarks.figures import Figures
 from benchmarks.loads import WORKS
 from benchmarks.traced import compare_traces
 
+CATEGORIES = {"copy": "gpu_memcpy", "clear": "gpu_memset"}
+
 
 class TracedEngine:
-    """An engine whose profiler writes what torch's does, of ``kernels``, names and microseconds, and ``functions``."""
+    """An engine whose profiler writes what torch's does, of kernels and copies, names and microseconds, ``functions``,
+    and a graph, of whose kernels there is where each begins and how long it takes."""
 
-    def __init__(self, variant: Variant, *kernels: tuple[str, float], functions: Sequence[str] = ()) -> None:
-        self.variant, self._kernels, self._functions = variant, kernels, functions
+    def __init__(
+        self,
+        variant: Variant,
+        *alone: tuple[str, float],
+        functions: Sequence[str] = (),
+        graph: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self.variant, self._functions = variant, functions
+        in_graph = [("in a graph", start, us, 1) for start, us in graph]
+        self._ran = [*((name, 0.0, us, 2 + n) for n, (name, us) in enumerate(alone)), *in_graph]
         self._asked: dict[str, Any] = {}
         self.stacks = 0
 
@@ -33,7 +44,10 @@ class TracedEngine:
         assert method == "stop_profile"
         events: list[dict[str, Any]] = [{"cat": "cuda_runtime", "name": "cudaGraphLaunch", "dur": 90.0}, {"ph": "M"}]
         if self._asked["activities"] == ["GPU"]:
-            events += [{"cat": "kernel", "name": name, "dur": us} for name, us in self._kernels]
+            events += [
+                {"cat": CATEGORIES.get(name, "kernel"), "name": name, "ts": at, "dur": us, "args": {"correlation": its}}
+                for name, at, us, its in self._ran
+            ]
         elif self._asked["with_stack"]:
             self.stacks += 1
             events += [{"cat": "python_function", "name": name, "dur": 1.0} for name in self._functions]
@@ -99,3 +113,25 @@ def test_functions_are_traced_for_the_first_engine_of_each_variant_alone() -> No
     ]
     compare_traces("run", engines, 1000, Figures())
     assert [engine.stacks for engine in engines] == [len(WORKS), len(WORKS), 0, 0]
+
+
+def test_a_graph_takes_from_its_first_kernel_s_beginning_to_its_last_one_s_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engines: list[Any] = [
+        TracedEngine(ALONE, ("clear", 50.0), functions=["step"], graph=[(10.0, 1.0), (13.0, 2.0)]),
+        TracedEngine(VENDOR, ("clear", 50.0), functions=["step"], graph=[(20.0, 2.0), (29.0, 1.0)]),
+    ]
+    compare_traces("run", engines, 1000, Figures())
+    out = capsys.readouterr().out
+    for label in WORKS:
+        assert f"figure run.alone.{label}.graphs 5 us" in out
+        assert f"figure run.vendor.{label}.graphs 10 us" in out
+        assert f"figure run.vendor.{label}.graphs.kept 0.5 ratio" in out
+        assert f"figure run.vendor.{label}.device.kept 1 ratio" in out
+
+
+def test_where_there_are_no_graphs_none_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    engines: list[Any] = [TracedEngine(variant, ("gemm", 1.0), functions=["step"]) for variant in (ALONE, VENDOR)]
+    compare_traces("run", engines, 1000, Figures())
+    assert ".graphs" not in capsys.readouterr().out
