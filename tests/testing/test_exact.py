@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 
-from sglang_fl.ops import CONTRACTS
+from sglang_fl.ops import CONTRACTS, TOLERANCE
 from sglang_fl.testing.calls import calls
 from sglang_fl.testing.calls.call import Call
+from sglang_fl.testing.calls.placed import place
 from sglang_fl.testing.calls.space import whole_space
 from sglang_fl.testing.exact import exact
+from sglang_fl.testing.nearness import distance
 
 SPACE = whole_space((torch.float32,), torch.device("cpu"))
 
@@ -84,3 +86,14 @@ def test_the_formulae_are_those_of_torch(op: str) -> None:
             assert bool(((got.values - wanted).abs() <= allowed).all()), (got.values, wanted)
 
     agree()
+
+
+def test_float32_arithmetic_is_near_where_an_element_and_the_mean_of_its_row_are_near_to_zero() -> None:
+    x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 1e-8
+    x[:, 1] -= x.sum(-1)
+    placed = {"weight": place(torch.ones(8)), "bias": place(torch.zeros(8))}
+    layer = {**placed, "elementwise_affine": False, "use_bias": False, "variance_epsilon": 1e-6}
+    (wanted,) = exact(Call("layer_norm", layer, {"x": place(x)}))
+    assert wanted is not None
+    assert distance(F.layer_norm(x, (8,), eps=1e-6), wanted, TOLERANCE) is None

@@ -71,7 +71,7 @@ def _layer_norm(call: Call) -> tuple[Exact]:
     mean = x.sum(-1, keepdim=True) / x.shape[-1]
     variance = ((x - mean) ** 2).sum(-1, keepdim=True) / x.shape[-1]
     deviation = (variance + layer["variance_epsilon"]).sqrt()
-    terms = (x.abs() + mean.abs()) / deviation * weight.abs() + bias.abs()
+    terms = (x.abs() + x.abs().mean(-1, keepdim=True)) / deviation * weight.abs() + bias.abs()
     return (Exact((x - mean) / deviation * weight + bias, terms),)
 
 
