@@ -1,8 +1,8 @@
 """SGLang alone beside SGLang with the plugin, on one GPU, in turns: what does each way to serve keep of the speed?
 
 Two model shapes with random weights, eagerly and with graphs; prefill, decoding 32 requests at once, and one alone. The
-engines of a group live side by side and answer in turns, round after round; the best answer counts. With
-``--engines 2`` there are two of each, and what the slower keeps of the faster is told: that much of a ratio is noise.
+engines of a group live side by side and answer in turns, round after round; of each the best answer counts. With
+``--engines 4`` there are four of each, whose median counts, and what the slowest keeps of the fastest is told.
 With ``--starts`` they are started one at a time, and what each start adds to that of SGLang alone is told, in seconds,
 host memory and device memory: have the kernels compiled by an earlier run. With ``--traces`` some answers of each are
 traced as well: which kernels the GPU ran, for how long, and which functions the host, in which its noise has no part.

@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.engines import Engine, Tokens
@@ -28,7 +29,7 @@ def compare_traces(name: str, engines: Sequence[Engine], vocabulary: int, figure
     the GPU: SGLang's alone.
 
     ``device`` is the time of all that the GPU runs, and ``graphs``, where there are any, that from a graph's beginning
-    to its end, gaps included. The fastest of a variant's engines counts, as in :func:`benchmarks.loads.compare`; the
+    to its end, gaps included. The median of a variant's engines counts, as in :func:`benchmarks.loads.compare`; the
     calls are those of its first. Tells what this one runs more or less often than the first of all. RuntimeError when
     the profiler saw nothing.
     """
@@ -57,7 +58,7 @@ def compare_traces(name: str, engines: Sequence[Engine], vocabulary: int, figure
 
 def _compare(name: str, label: str, taken: Mapping[str, Sequence[float]], figures: Figures) -> None:
     for variant, mine in taken.items():
-        figures.add(f"{name}.{variant}.{label}", min(mine), "us")
+        figures.add(f"{name}.{variant}.{label}", median(mine), "us")
     compare_times(name, label, taken, figures, bounds={})
 
 

@@ -134,3 +134,11 @@ def test_the_variable_of_a_setting_follows_its_key() -> None:
 def test_records_are_hashable() -> None:
     assert len({impl(), impl(), impl("other")}) == 2
     assert isinstance(hash(impl()), int) and isinstance(impl(), OpImpl)
+
+
+@pytest.mark.parametrize("prefix", ["", "aten::", "torch.", "torch.ops.aten."])
+def test_an_aten_op_is_meant_by_its_name_with_or_without_overload_and_namespace(prefix: str) -> None:
+    assert aten_op().covered_by(f"{prefix}add.Tensor")
+    assert aten_op().covered_by(f"{prefix}add")
+    assert not aten_op().covered_by(f"{prefix}add.Scalar")
+    assert not aten_op().covered_by(f"{prefix}addmm")

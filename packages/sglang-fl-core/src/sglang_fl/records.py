@@ -259,7 +259,7 @@ class AtenOp:
 
     def covered_by(self, name: str) -> bool:
         """Does a user who writes ``name`` mean this op? A backend whose settings take names of ops says it its way."""
-        return name.removeprefix("aten::") in (self.name, self.name.partition(".")[0])
+        return without_namespace(name) in (self.name, self.name.partition(".")[0])
 
 
 def without_namespace(aten_name: str) -> str:
