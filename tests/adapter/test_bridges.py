@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from sglang.srt.models.transformers import replace_rms_norm_class
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from sglang_fl.adapter.binding import Binder, Deferred, bridge_of
 from sglang_fl.dispatch import Dispatcher
@@ -316,6 +319,24 @@ def test_a_subclass_with_a_forward_of_its_own_keeps_it(layers: SimpleNamespace, 
     binding = binder.binding(layer)
     assert binding is not None
     assert "of its own" in str(binding.kept)
+
+
+def test_gemmas_norm_as_sglang_wraps_it_for_transformers_is_served() -> None:
+    layer = _bound(_random(replace_rms_norm_class(GemmaRMSNorm(64), 64)), _impl("gemma_rms_norm", _twice))
+    x = X.expand(1, *X.shape)
+    _same(layer(x), 2 * x)
+
+
+def test_a_norm_that_rounds_before_it_multiplies_is_told_as_kept_however_it_is_wrapped() -> None:
+    layer = replace_rms_norm_class(LlamaRMSNorm(64), 64)
+    binder = Binder(Dispatcher(_reference(), SelectionPolicy()), load_settings({}), PLATFORM)
+    binding = binder.binding(layer)
+    assert binding is not None
+    assert (binding.kept, binding.meant) == ("cast_x_before_out_mul=True", False)
+
+
+def _twice(obj: Any, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    return 2 * x
 
 
 @pytest.mark.parametrize("listed", ["RMSNorm", "rms_norm"])

@@ -12,7 +12,7 @@ from packaging.version import Version
 from sglang_fl.adapter import seams
 from sglang_fl.adapter.bridges import BRIDGES, Bridge
 from sglang_fl.adapter.bridges.norm import _UNEXPRESSED
-from sglang_fl.layers import LAYERS, SUBCLASSES
+from sglang_fl.layers import LAYERS, SUBCLASSES, WRAPPERS
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.records import Platform, always
 from sglang_fl.reference.hooks import sglang_fl_register_ops
@@ -119,3 +119,13 @@ def test_the_subclasses_that_we_name_are_those_that_call_what_the_layer_calls(
 
 def test_the_layers_that_we_name_are_those_of_the_bridges() -> None:
     assert sorted(LAYERS) == sorted(bridge.class_name for bridge in BRIDGES)
+
+
+def test_what_sglang_wraps_norms_in_for_transformers_calls_what_the_norm_calls(sources: Sources) -> None:
+    found = sources.find("sglang.srt.models.transformers:replace_rms_norm_class")
+    assert found is not None
+    made = [node for node in ast.walk(found.node) if isinstance(node, ast.ClassDef)]
+    assert tuple(node.name for node in made) == WRAPPERS
+    for node in made:
+        assert [method.name for method in node.body if isinstance(method, ast.FunctionDef)] == ["forward"]
+        assert "super().forward(" in ast.unparse(node)

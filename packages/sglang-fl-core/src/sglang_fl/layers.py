@@ -36,6 +36,10 @@ SUBCLASSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Layer class -> its subclasses in SGLang that inherit its forwards, and so are served as it is."""
 
+WRAPPERS = ("HFCompatibleRMSNorm",)
+"""Subclasses of any norm that SGLang makes on the spot, for transformers' models: their forward flattens what it is
+given, and calls the norm's own."""
+
 LAYER_NAMES: tuple[str, ...] = (*LAYERS, *(name for names in SUBCLASSES.values() for name in names))
 """What ``oot_blacklist`` and ``oot_whitelist`` may name, besides ops."""
 

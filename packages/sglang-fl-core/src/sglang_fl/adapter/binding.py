@@ -17,7 +17,7 @@ import torch
 from sglang_fl.adapter.bridges import BRIDGES, Bridge
 from sglang_fl.adapter.bridges.base import Forward
 from sglang_fl.dispatch import Dispatcher
-from sglang_fl.layers import SUBCLASSES
+from sglang_fl.layers import SUBCLASSES, WRAPPERS
 from sglang_fl.oot import left_by_user, left_to_kernels
 from sglang_fl.ops import NORMS
 from sglang_fl.probation import is_capturing
@@ -153,7 +153,7 @@ def _overridden(bridge: Bridge, cls: type) -> Iterator[str]:
     for name in vars(base):
         if name.startswith("forward_") and any(name in vars(other) for other in below):
             yield name
-    calls_ours = SUBCLASSES.get(bridge.class_name, ())
+    calls_ours = (*SUBCLASSES.get(bridge.class_name, ()), *WRAPPERS)
     if any("forward" in vars(other) and other.__name__ not in calls_ours for other in below):
         yield "forward"  # it may go past what we bind, as Llama4VisionRotaryEmbedding's does
 
