@@ -1,4 +1,5 @@
-"""Where threads run. On a shared host one core takes half as long again as another, and a busy thread stays on its own.
+"""Where threads run. On a shared host one core takes twice as long as another, which one changes from second to second,
+and a busy thread stays on its own.
 
 So what takes the host's time is timed on the cores that are fastest just then, or on one after another.
 """
