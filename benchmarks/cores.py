@@ -32,8 +32,8 @@ def fastest(count: int) -> set[int]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) <= count:
         return set(cores)
-    seconds = {core: _seconds(core) for core in random.sample(cores, min(len(cores), max(TRIED, count)))}
-    return set(sorted(seconds, key=seconds.__getitem__)[:count])
+    tried = random.sample(cores, min(len(cores), max(TRIED, count)))
+    return set(sorted(tried, key=_seconds)[:count])
 
 
 def _seconds(core: int) -> float:
