@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.beside import RAISED, Beside, Finding, Function
-from benchmarks.figures import Figures, parser
+from benchmarks.figures import Figures, parser, seconds
 from sglang_fl_flaggems.aten.defects import silently_wrong
 from sglang_fl_flaggems.aten.registration import rows_of
 from sglang_fl_flaggems.aten.table import installed_package, read_release
@@ -86,7 +86,7 @@ def main() -> None:
     """Examines every op that PyTorch has samples of, and exits 1 if one is wrong that the layer would replace."""
     options = parser(__doc__ or "")
     options.add_argument("--rows", type=Path, metavar="FILE", help="write an example of each finding to FILE as CSV")
-    options.add_argument("--seconds", type=float, default=600.0, metavar="S", help="stop after so many")
+    options.add_argument("--seconds", type=seconds, default=600.0, metavar="S", help="stop after so many")
     args = options.parse_args()
     deadline, seen = time.monotonic() + args.seconds, Seen(args.rows)
     with multiprocessing.get_context("spawn").Pool(1) as pool:

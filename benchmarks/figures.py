@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,6 +97,15 @@ def some_of(*names: object) -> Callable[[str], list[str]]:
         return asked
 
     return read
+
+
+def seconds(text: str) -> float:
+    """An argument's type: how long something is to take."""
+    value = float(text)
+    if not 0 < value < inf:
+        msg = f"{text} is no length of time"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def _judge(value: float, at_most: float | None, at_least: float | None, equals: float | None) -> tuple[str, bool]:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.engines import ALONE, ATEN, ATEN_BUT_MM, FLAGOS, VENDOR, Engine, Variant, start_all
-from benchmarks.figures import Figures, parser, some_of
+from benchmarks.figures import Figures, parser, seconds, some_of
 from benchmarks.loads import ARGUMENTS, SECONDS, SHAPES, WORKS, compare, model
 from benchmarks.traced import compare_traces
 
@@ -50,10 +50,13 @@ def main() -> None:
     ways = options.add_mutually_exclusive_group()
     ways.add_argument("--engines", type=int, choices=range(1, 9), default=1, metavar="N", help="so many of each")
     ways.add_argument("--starts", action="store_true", help="start one at a time, and tell what each start takes")
-    options.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help="each works so long at each work")
+    how_long = f"each works so long at each work; beside an ATen layer {LAYERS_SECONDS} at most"
+    options.add_argument("--seconds", type=seconds, default=SECONDS, metavar="S", help=how_long)
     options.add_argument("--traces", action="store_true", help="tell what GPU and host do for an answer, too")
     options.add_argument("--logs", type=Path, metavar="DIR", help="keep the engines' logs in DIR")
     args = options.parse_args()
+    if args.traces and not any(variant.name in args.variants for variant in ORDERS):
+        options.error(f"--traces: these are traced alone: {', '.join(variant.name for variant in ORDERS)}")
     figures = Figures(args.json)
     with tempfile.TemporaryDirectory(prefix="sglang-fl-serving-") as scratch:
         for shape in args.shapes:
@@ -159,8 +162,8 @@ def _measure_layer(group: Group, alone: list[Engine], layer: Variant, figures: F
     with ExitStack() as stack:
         try:
             engines = [*alone, *group.start(stack, [layer])]
-            seconds = min(group.seconds, LAYERS_SECONDS)
-            compare(f"{group.name}.beside_{layer.name}", engines, group.vocabulary, {}, figures, seconds)
+            name, how_long = f"{group.name}.beside_{layer.name}", min(group.seconds, LAYERS_SECONDS)
+            compare(name, engines, group.vocabulary, {}, figures, how_long)
         except RuntimeError as error:
             _tell(str(error))
             figures.add(f"{group.name}.{layer.name}.served", 0, "engines")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.figures import Figures, parser, some_of
+from benchmarks.figures import Figures, parser, seconds, some_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
@@ -82,3 +82,16 @@ def test_an_argument_takes_the_names_that_there_are_and_tells_them_for_any_other
     assert read("eager,16384") == ["eager", "16384"]
     with pytest.raises(argparse.ArgumentTypeError, match="no such: egaer; there are graphs, eager, 16384"):
         read("graphs,egaer")
+
+
+@given(value=st.floats(min_value=0, exclude_min=True, allow_infinity=False))
+def test_a_length_of_time_is_read_as_it_is(value: float) -> None:
+    assert seconds(repr(value)) == value
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "nan", "inf", "soon"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    options = parser("")
+    options.add_argument("--seconds", type=seconds)
+    with pytest.raises(SystemExit):
+        options.parse_args([f"--seconds={text}"])
