@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from sglang_fl.errors import SglangFlError
-from sglang_fl.testing.processes import find_command, free_port, running
+from sglang_fl.testing.processes import SGLANG, free_port, running
 
 READY_SECONDS = 600
 LOG_LINES = 40
@@ -66,7 +66,7 @@ def serve(
     """
     port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    with running([_console_script(), "serve", *arguments, *address], log, env) as process:
+    with running([*SGLANG, "serve", *arguments, *address], log, env) as process:
         server = Server(f"http://127.0.0.1:{port}", log)
         try:
             _wait_until_ready(server, process, progress)
@@ -74,15 +74,6 @@ def serve(
         except BaseException:
             print(f"The end of {log}:", *server.log_lines()[-LOG_LINES:], sep="\n", file=sys.stderr)
             raise
-
-
-def _console_script() -> str:
-    found = find_command("sglang")
-    if found is None:
-        raise SglangFlError(
-            "examples.server", asked="the command sglang", found="none", do="install SGLang: pip install sglang"
-        )
-    return found
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], progress: Callable[[str], None]) -> None:

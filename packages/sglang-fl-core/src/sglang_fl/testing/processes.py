@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,9 @@ from sglang_fl.testing.configuration import clean_environment
 SECONDS = 600
 STOP_SECONDS = 20
 
+SGLANG = (sys.executable, "-c", "from sglang.cli.main import main; main()")
+"""The command ``sglang`` of this Python's SGLang. What the PATH has by that name may be another's, or nothing."""
+
 
 def run_module(module: str, *arguments: str, **variables: str) -> Any:
     """What ``python -m module`` writes as JSON on its last line of output. Raises AssertionError when it fails."""
@@ -32,12 +34,6 @@ def run_module(module: str, *arguments: str, **variables: str) -> Any:
     )
     assert ended.returncode == 0, f"python -m {module} ended with status {ended.returncode}:\n{ended.stderr[-4000:]}"
     return json.loads(ended.stdout.splitlines()[-1])
-
-
-def find_command(name: str) -> str | None:
-    """The command of this environment, or else of the PATH; None where neither has it."""
-    here = str(Path(sys.executable).parent)
-    return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", os.defpath)]))
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sglang_fl.testing.processes import find_command, free_port, running
+from sglang_fl.testing.processes import SGLANG, free_port, running
 
 _READY_SECONDS = 600
 _LOG_LINES = 60
@@ -88,10 +88,9 @@ def serving(arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> 
 
     Raises ServerFailure when it ends before it is ready, or takes too long.
     """
-    port, command = free_port(), find_command("sglang")
-    assert command is not None, "SGLang is installed, but its command `sglang` is not on the PATH"
+    port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port)]
-    with running([command, "serve", *arguments, *address], log, environ) as process:
+    with running([*SGLANG, "serve", *arguments, *address], log, environ) as process:
         server = Server(f"http://127.0.0.1:{port}", log)
         _wait_until_ready(server, process)
         yield server
