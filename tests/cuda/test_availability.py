@@ -24,6 +24,7 @@ class Host:
         self.modules = {"torch", "sgl_kernel"}
         monkeypatch.setattr(availability, "find_spec", lambda name: object() if name in self.modules else None)
         monkeypatch.setattr(torch, "__version__", "2.11.0")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def torch_is_built_for(self, cuda: str | None) -> None:
         self._patch.setattr(torch.version, "cuda", cuda)
@@ -31,7 +32,7 @@ class Host:
     def torch_finds_a_device(self, found: bool) -> None:
         self._patch.setattr(torch.cuda, "is_available", lambda: found)
 
-    def has(self, machine: Machine | None) -> None:
+    def has(self, machine: Machine | str | None) -> None:
         self._patch.setattr(availability, "machine", lambda: machine)
 
 
@@ -59,6 +60,7 @@ def test_with_a_torch_that_is_not_for_cuda(host: Host) -> None:
     ("machine", "reason"),
     [
         (None, "there is no NVIDIA driver"),
+        ("Unknown Error", "NVIDIA's management library says: Unknown Error"),
         (Machine("580.65.06", (13, 0), ()), "driver 580.65.06 has none"),
         (
             Machine("535.54.03", (12, 2), (H100,)),
@@ -66,15 +68,21 @@ def test_with_a_torch_that_is_not_for_cuda(host: Host) -> None:
         ),
         (
             Machine("580.65.06", (13, 0), (H100, H100)),
-            "driver 580.65.06 has 2, but not for this process (CUDA_VISIBLE_DEVICES)",
+            "driver 580.65.06 has 2, but CUDA finds none in this process",
         ),
     ],
-    ids=["no driver", "no device", "old driver", "hidden devices"],
+    ids=["no driver", "no answer", "no device", "old driver", "no CUDA"],
 )
-def test_without_a_device(host: Host, machine: Machine | None, reason: str) -> None:
+def test_without_a_device(host: Host, machine: Machine | str | None, reason: str) -> None:
     host.torch_finds_a_device(False)
     host.has(machine)
     assert device_is_available() == kernels_are_available() == f"torch 2.11.0 finds no device: {reason}"
+
+
+def test_devices_that_are_hidden_are_told_with_what_hides_them(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    host.torch_finds_a_device(False)
+    assert str(device_is_available()).endswith("in this process, where CUDA_VISIBLE_DEVICES is ''")
 
 
 def test_without_sgl_kernel_the_platform_is_available_and_the_ops_are_not(host: Host) -> None:

@@ -37,7 +37,7 @@ class Host:
         for module in (availability, diagnosis):
             monkeypatch.setattr(module, "find_spec", lambda name: object() if name in self.modules else None)
 
-    def has(self, machine: Machine | None) -> None:
+    def has(self, machine: Machine | str | None) -> None:
         for module in (availability, diagnosis):
             self._patch.setattr(module, "machine", lambda: machine)
 
@@ -93,6 +93,31 @@ def test_without_a_driver_all_are_notes(host: Host) -> None:
     }
 
 
+@pytest.mark.parametrize("finds", [True, False])
+def test_a_driver_that_does_not_answer_is_a_failure_unless_torch_finds_its_devices(host: Host, finds: bool) -> None:
+    host.has("RM has detected an NVML/RM version mismatch.")
+    host.torch(cuda="13.0", finds=finds)
+    lines = told()
+    assert lines["NVIDIA driver"].ok is (None if finds else False)
+    assert "version mismatch" in lines["NVIDIA driver"].found
+    assert ("version mismatch" in lines["CUDA of torch"].found) is not finds
+
+
+def test_a_device_that_is_lost_is_a_failure_beside_those_that_serve(host: Host) -> None:
+    host.has(NEW._replace(unread={1: "GPU is lost"}))
+    lines = told()
+    assert lines["NVIDIA driver"].ok is True
+    assert (lines["NVIDIA device 1"].ok, lines["NVIDIA device 1"].found) == (False, "GPU is lost")
+
+
+def test_a_driver_that_has_lost_all_its_devices(host: Host) -> None:
+    host.has(NEW._replace(devices=(), unread={0: "GPU is lost"}))
+    host.torch(cuda="13.0", finds=False)
+    line = told()["CUDA of torch"]
+    assert line.ok is False
+    assert line.found.endswith("driver 580.65.06 has none; device 0: GPU is lost")
+
+
 def test_without_torch_and_kernels_all_are_notes(host: Host) -> None:
     host.has(None)
     host.modules.clear()
@@ -118,10 +143,30 @@ def test_a_torch_without_cuda_beside_a_device(host: Host) -> None:
     assert line.remedy == 'pip install --force-reinstall "torch==2.11.0"'
 
 
-def test_a_device_that_is_hidden_from_the_process(host: Host) -> None:
+@pytest.mark.parametrize("visible", ["", "7"])
+def test_a_device_that_is_hidden_from_the_process(host: Host, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     host.torch(cuda="13.0", finds=False)
     line = told()["CUDA of torch"]
     assert (line.ok, line.remedy) == (False, "unset CUDA_VISIBLE_DEVICES")
+    assert line.found.endswith(f"CUDA finds none in this process, where CUDA_VISIBLE_DEVICES is {visible!r}")
+
+
+def test_a_device_that_cuda_does_not_start_on_is_told_with_what_cuda_says(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init() -> None:
+        raise RuntimeError("Error 802: system not yet initialized\nmore")
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    host.torch(cuda="13.0", finds=False)
+    line = told()["CUDA of torch"]
+    assert (line.ok, line.remedy) == (
+        False,
+        "mend what CUDA says: RuntimeError: Error 802: system not yet initialized",
+    )
+    assert "CUDA_VISIBLE_DEVICES" not in line.found
 
 
 def test_a_device_of_too_low_a_capability(host: Host) -> None:
@@ -130,6 +175,12 @@ def test_a_device_of_too_low_a_capability(host: Host) -> None:
     assert lines["CUDA device 0"].ok is True
     assert lines["CUDA device 1"].ok is False
     assert lines["CUDA device 1"].wanted == "compute capability 8.0, which sgl_kernel is built for"
+
+
+def test_a_chip_that_only_speaks_cuda_is_not_judged_by_nvidias_wheel(host: Host) -> None:
+    host.has(None)
+    host.devices = [SimpleNamespace(name="Compatible Chip", major=7, minor=1, total_memory=32 * GIB)]
+    assert told()["CUDA device 0"].ok is True
 
 
 @pytest.mark.parametrize("required", [["sglang-kernel==0.4.5"], []])

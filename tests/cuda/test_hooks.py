@@ -89,7 +89,7 @@ def test_the_yaml_file_tells_how_to_have_it_otherwise() -> None:
     assert "SGLANG_FL_PREFER=flagos" in text
 
 
-def test_declaring_and_asking_start_no_cuda_and_import_no_kernel() -> None:
+def test_declaring_and_asking_make_no_cuda_context_and_import_no_kernel() -> None:
     program = """
 import sys
 from sglang_fl_cuda import hooks

@@ -14,6 +14,10 @@ from sglang_fl_cuda.machine import Device, Machine, machine
 class NVMLError(Exception):
     """The library's own exception."""
 
+    def __init__(self, value: int, text: str = "RM has detected an NVML/RM version mismatch.") -> None:
+        super().__init__(text)
+        self.value = value
+
 
 def library(**functions: object) -> ModuleType:
     """The library of a machine with an H100 and a T4, but for ``functions``."""
@@ -21,6 +25,8 @@ def library(**functions: object) -> ModuleType:
     module = ModuleType("pynvml")
     vars(module).update(
         NVMLError=NVMLError,
+        NVML_ERROR_DRIVER_NOT_LOADED=9,
+        NVML_ERROR_LIBRARY_NOT_FOUND=12,
         shut_down=0,
         nvmlInit=lambda: None,
         nvmlShutdown=lambda: setattr(module, "shut_down", module.shut_down + 1),
@@ -35,8 +41,14 @@ def library(**functions: object) -> ModuleType:
     return module
 
 
-def denied() -> None:
-    raise NVMLError("Insufficient Permissions")
+def denied(*_: object) -> None:
+    raise NVMLError(4, "Insufficient Permissions")
+
+
+def lost(index: int) -> str:
+    if index == 0:
+        raise NVMLError(15, "GPU is lost")
+    return "Tesla T4"
 
 
 def test_the_driver_and_all_devices_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,24 +64,42 @@ def test_without_the_library_there_is_nothing_to_tell(monkeypatch: pytest.Monkey
     assert machine() is None
 
 
+@pytest.mark.parametrize("value", [9, 12])
+def test_without_a_driver_there_is_nothing_to_tell(value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise NVMLError(value)
+
+    monkeypatch.setitem(sys.modules, "pynvml", library(nvmlInit=absent))
+    assert machine() is None
+
+
 @pytest.mark.parametrize("function", ["nvmlInit", "nvmlDeviceGetCount", "nvmlSystemGetDriverVersion"])
-def test_what_the_library_is_denied_is_nothing_to_tell(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_library_is_denied_it_tells_in_its_own_words(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = library(**{function: denied})
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert machine() is None
+    assert machine() == "Insufficient Permissions"
     assert nvml.shut_down == (function != "nvmlInit")
+
+
+def test_a_device_that_is_lost_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", library(nvmlDeviceGetName=lost))
+    here = machine()
+    assert isinstance(here, Machine)
+    assert (here.devices, here.unread) == ((Device("Tesla T4", (7, 5)),), {0: "GPU is lost"})
 
 
 def test_the_installed_library_has_the_functions() -> None:
     nvml = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
-    assert [name for name in vars(library()) if name.startswith("nvml") and not hasattr(nvml, name)] == []
+    assert [name for name in vars(library()) if name.lower().startswith("nvml") and not hasattr(nvml, name)] == []
+    assert (nvml.NVML_ERROR_DRIVER_NOT_LOADED, nvml.NVML_ERROR_LIBRARY_NOT_FOUND) == (9, 12)
+    assert nvml.NVMLError(9).value == 9
     assert issubclass(nvml.NVMLError, Exception)
 
 
 @pytest.mark.gpu
 def test_the_library_and_torch_agree() -> None:
     here = machine()
-    if here is None:
-        pytest.skip("NVIDIA's management library is not there")
+    if not isinstance(here, Machine):
+        pytest.skip(f"NVIDIA's management library tells nothing here: {here}")
     device = Device(torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0))
     assert device in here.devices

@@ -1,11 +1,13 @@
-"""Whether this machine has what the platform and the ops need, or the reason why not. Nothing here starts CUDA."""
+"""Whether this machine has what the platform and the ops need, or the reason why not. Nothing here gives a process a
+CUDA context; but children that it forks after torch was asked for a device cannot have one, either."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 from sglang_fl.records import Answer
-from sglang_fl_cuda.machine import machine
+from sglang_fl_cuda.machine import Machine, machine
 
 OLDEST_CAPABILITY = (8, 0)
 """The lowest compute capability that sgl_kernel's wheels are built for."""
@@ -32,7 +34,8 @@ def kernels_are_available() -> Answer:
     if find_spec("sgl_kernel") is None:
         return "sgl_kernel, of the distribution sglang-kernel, is not installed"
     here = machine()
-    best = max((device.capability for device in here.devices), default=None) if here else None
+    devices = here.devices if isinstance(here, Machine) else ()
+    best = max((device.capability for device in devices), default=None)
     if best is not None and best < OLDEST_CAPABILITY:
         return f"sgl_kernel is built for compute capability {dotted(OLDEST_CAPABILITY)} on, and here is {dotted(best)}"
     return True
@@ -52,8 +55,12 @@ def _why_no_device(toolkit: str) -> str:
     here = machine()
     if here is None:
         return "there is no NVIDIA driver"
+    if isinstance(here, str):
+        return f"NVIDIA's management library says: {here}"
     if not here.devices:
-        return f"driver {here.driver} has none"
+        return f"driver {here.driver} has none{''.join(f'; device {n}: {why}' for n, why in here.unread.items())}"
     if not runs(here.cuda, toolkit):
         return f"driver {here.driver} runs CUDA up to {dotted(here.cuda)}, and this torch is built for CUDA {toolkit}"
-    return f"driver {here.driver} has {len(here.devices)}, but not for this process (CUDA_VISIBLE_DEVICES)"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = "" if visible is None else f", where CUDA_VISIBLE_DEVICES is {visible!r}"
+    return f"driver {here.driver} has {len(here.devices)}, but CUDA finds none in this process{where}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
@@ -14,13 +15,15 @@ from sglang_fl_cuda import kernels
 from sglang_fl_cuda.availability import OLDEST_CAPABILITY, device_is_available, dotted, runs
 from sglang_fl_cuda.machine import Machine, machine
 
+_DRIVER = "NVIDIA driver"
 _NEWER_DRIVER = "install a newer driver, or a torch that is built for an older CUDA"
+_MUTE_DRIVER = "see what nvidia-smi says; a driver that was updated wants a reboot, a container to be started anew"
 
 
 def diagnose() -> Iterator[Diagnosis]:
     """The driver, torch's CUDA, the devices and sgl_kernel. Raises nothing."""
     looks: dict[str, Callable[[], Iterator[Diagnosis]]] = {
-        "NVIDIA driver": _driver,
+        _DRIVER: _driver,
         "CUDA of torch": _toolkit,
         "CUDA devices": _devices,
         "sgl_kernel": _kernels,
@@ -38,12 +41,15 @@ def diagnose() -> Iterator[Diagnosis]:
 def _driver() -> Iterator[Diagnosis]:
     here, toolkit = machine(), _built_for()
     if here is None:
-        yield Diagnosis(subject="NVIDIA driver", ok=None, found="none that NVIDIA's management library finds")
+        yield Diagnosis(subject=_DRIVER, ok=None, found="none that NVIDIA's management library finds")
+    elif isinstance(here, str):
+        yield _mute(here)
     elif toolkit is None or runs(here.cuda, toolkit):
-        yield Diagnosis(subject="NVIDIA driver", ok=True, found=f"{here.driver}, CUDA up to {dotted(here.cuda)}")
+        yield Diagnosis(subject=_DRIVER, ok=True, found=f"{here.driver}, CUDA up to {dotted(here.cuda)}")
+        yield from _lost(here)
     else:
         yield Diagnosis(
-            subject="NVIDIA driver",
+            subject=_DRIVER,
             ok=False,
             found=f"{here.driver}, CUDA up to {dotted(here.cuda)}",
             wanted=f"a driver for CUDA {toolkit}, which torch is built for",
@@ -51,19 +57,34 @@ def _driver() -> Iterator[Diagnosis]:
         )
 
 
+def _mute(reason: str) -> Diagnosis:
+    """Where torch finds its devices all the same, it is only worth knowing that the library tells nothing of them."""
+    if device_is_available() is True:
+        return Diagnosis(subject=_DRIVER, ok=None, found=f"NVIDIA's management library says: {reason}")
+    return Diagnosis(subject=_DRIVER, ok=False, found=reason, wanted="a driver that answers", remedy=_MUTE_DRIVER)
+
+
+def _lost(here: Machine) -> Iterator[Diagnosis]:
+    for index, reason in here.unread.items() if here.devices else ():
+        yield Diagnosis(
+            subject=f"NVIDIA device {index}",
+            ok=False,
+            found=reason,
+            wanted="a device that answers",
+            remedy=_MUTE_DRIVER,
+        )
+
+
 def _toolkit() -> Iterator[Diagnosis]:
     answer, here, toolkit = device_is_available(), machine(), _built_for()
     if answer is True:
         yield Diagnosis(subject="CUDA of torch", ok=True, found=str(toolkit))
-    elif here is None or not here.devices:
+    elif not isinstance(here, Machine) or not (here.devices or here.unread):
         yield Diagnosis(subject="CUDA of torch", ok=None, found=str(answer))
     else:
+        wanted = f"a torch that finds the {here.devices[0].name}" if here.devices else "a device that answers"
         yield Diagnosis(
-            subject="CUDA of torch",
-            ok=False,
-            found=str(answer),
-            wanted=f"a torch that finds the {here.devices[0].name}",
-            remedy=_remedy(here, toolkit),
+            subject="CUDA of torch", ok=False, found=str(answer), wanted=wanted, remedy=_remedy(here, toolkit)
         )
 
 
@@ -71,7 +92,21 @@ def _remedy(here: Machine, toolkit: str | None) -> str:
     """What makes torch find the device that the machine has."""
     if toolkit is None:
         return _reinstall_torch()
-    return "unset CUDA_VISIBLE_DEVICES" if runs(here.cuda, toolkit) else _NEWER_DRIVER
+    if not runs(here.cuda, toolkit):
+        return _NEWER_DRIVER
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    return "unset CUDA_VISIBLE_DEVICES" if hidden else f"mend what CUDA says: {_what_cuda_says()}"
+
+
+def _what_cuda_says() -> str:
+    """Why it does not start, which ``torch.cuda.is_available`` keeps to itself."""
+    import torch  # noqa: PLC0415 - as below
+
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return kernels.cause(error)
+    return "nothing, once it is started; see what nvidia-smi says"
 
 
 def _devices() -> Iterator[Diagnosis]:
@@ -82,7 +117,8 @@ def _devices() -> Iterator[Diagnosis]:
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         capability = (device.major, device.minor)
-        fits = capability >= OLDEST_CAPABILITY
+        # The sgl_kernel of a chip that only speaks CUDA is its vendor's own build.
+        fits = capability >= OLDEST_CAPABILITY or machine() is None
         yield Diagnosis(
             subject=f"CUDA device {index}",
             ok=fits,
