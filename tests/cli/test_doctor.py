@@ -16,7 +16,7 @@ from sglang_fl.cli.versions import check_versions
 from sglang_fl.records import Diagnosis, Platform, always
 from sglang_fl.settings import Settings
 from tests.cli.conftest import Cli, Install
-from tests.cli.vendors import ACME, FAILING_LATE, UNABLE_TO_IMPORT, WITH_ATEN_OPS
+from tests.cli.vendors import ACME, DIAGNOSING, FAILING_LATE, UNABLE_TO_IMPORT, WITH_ATEN_OPS
 from tests.third_parties import third_party
 
 Distributed = Callable[..., None]
@@ -293,7 +293,8 @@ def test_torch_that_cannot_be_imported_is_told(tmp_path: Path, command: str) -> 
     )
 
     assert result.returncode == 1
-    assert "ImportError: libcudart.so.13: cannot open shared object file" in result.stdout
+    assert result.stdout.count("ImportError: libcudart.so.13: cannot open shared object file") == 1
+    assert "pip install --force-reinstall" in result.stdout or command == "plugins"
     assert "reference" in result.stdout
 
 
@@ -316,6 +317,14 @@ def test_how_many_of_pytorchs_own_ops_are_replaced_is_told(cli: Cli, install: In
     install("acme-chip", WITH_ATEN_OPS)
     told = lines(cli)["ATen ops"]
     assert (told["ok"], told["found"].split(" that ")[0]) == (True, "2 of 3")
+
+
+def test_a_plugin_that_cannot_replace_pytorchs_own_ops_tells_its_lines_all_the_same(
+    cli: Cli, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("acme-chip", WITH_ATEN_OPS + DIAGNOSING)
+    monkeypatch.setenv("SGLANG_FL_STRICT", "1")
+    assert lines(cli)["acme.ko"]["found"] == "7.1"
 
 
 def test_what_would_end_a_worker_when_it_replaces_pytorchs_own_ops_fails(

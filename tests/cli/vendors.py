@@ -61,3 +61,12 @@ WITH_ATEN_OPS = """
         ]
 """
 """Replaces two of PyTorch's own ops, and not a third."""
+
+DIAGNOSING = """
+    from sglang_fl import Diagnosis
+
+    @hookimpl
+    def sglang_fl_diagnose():
+        return [Diagnosis(subject="acme.ko", ok=True, found="7.1")]
+"""
+"""Tells of its driver. To be added to what has hooks."""

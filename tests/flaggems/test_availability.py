@@ -83,8 +83,20 @@ def test_flaggems_needs_itself_and_what_it_imports(
     monkeypatch: pytest.MonkeyPatch, installed: Installs, missing: str, reason: str
 ) -> None:
     installed("flag_gems", "sqlalchemy")
+    monkeypatch.setattr(triton, "__version__", "3.6.0")
     without(monkeypatch, missing)
     assert availability.flag_gems("cuda") == reason
+
+
+@pytest.mark.parametrize("missing", ["flag_gems", "yaml", "sqlalchemy"])
+def test_nothing_is_to_be_installed_where_triton_breaks_flaggems_anyway(
+    monkeypatch: pytest.MonkeyPatch, installed: Installs, missing: str
+) -> None:
+    installed("flag_gems", "sqlalchemy")
+    monkeypatch.setattr(triton, "__version__", "3.8.0")
+    without(monkeypatch, missing)
+    assert "pip install" not in str(availability.flag_gems("cuda"))
+    assert "here is triton 3.8.0" in str(availability.flag_gems("cuda"))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,16 @@ def test_without_flaggems_there_is_nothing_to_mend(site: Site) -> None:
     assert list(doctor.numpy()) == []
 
 
+@pytest.mark.parametrize(("source", "release"), [("__version__ = '5.0.3'", "5.0.3"), ("", "an unknown release")])
+def test_sources_on_the_path_are_told_though_no_metadata_tells_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, release: str
+) -> None:
+    site.write("flag_gems", source)
+    monkeypatch.setattr(triton, "__version__", "3.8.0")
+    line = one(doctor.flag_gems())
+    assert line.found.startswith(f"{release} in {tmp_path / 'flag_gems'}, not used: from triton 3.7 on")
+
+
 @pytest.mark.parametrize("folder", [None, "/scratch/gems"])
 def test_the_version_is_told_and_where_it_caches(
     gems: Site, monkeypatch: pytest.MonkeyPatch, folder: str | None
@@ -104,10 +114,20 @@ def test_what_the_pinned_numpy_breaks_is_named_with_the_numpy_that_mends_it(gems
     gems.install("numpy", "1.26.4")
     gems.install("pandas", "3.0.0", "numpy>=1.26.0; python_version < '3'", "numpy>=2.0.2; python_version >= '3'")
     gems.install("ml-dtypes", "0.6.0", "numpy>=2", "numpy>=2.1 ; extra == 'new'", "numpydoc")
+    gems.install("mistral-common", "1.8", "numpy<2.4,>=1.25")
     line = one(doctor.numpy())
     assert line.ok is False
+    assert line.found.startswith("1.26.4, as flag-gems 5.0.2 may have asked (==1.26.4); it breaks ")
     assert "ml-dtypes (>=2), pandas (>=2.0.2)" in line.found
-    assert line.remedy == "pip install 'numpy>=2,>=2.0.2'"
+    assert line.remedy == "pip install 'numpy<2.4,>=2.0.2'"
+
+
+def test_all_lines_of_what_wants_a_numpy_count(gems: Site) -> None:
+    gems.install("numpy", "2.5.5")
+    gems.install("numba", "0.65.1", "numpy>=1.22", "numpy<2.5,>=1.22")
+    line = one(doctor.numpy())
+    assert (line.ok, line.found) == (False, "2.5.5; it breaks numba (<2.5,>=1.22)")
+    assert line.remedy == "pip install 'numpy<2.5,>=1.22'"
 
 
 def test_a_numpy_past_the_pin_that_all_others_take_is_only_worth_knowing(gems: Site) -> None:

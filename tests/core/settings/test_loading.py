@@ -118,6 +118,20 @@ def test_higher_source_replaces_a_mapping_whole(tmp_path: Path) -> None:
     assert loaded.op_backends == {"silu_and_mul": ("reference",)}
 
 
+def test_tilde_is_the_home_directory_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("trace_dir: ~/traces")
+
+    loaded = load_settings({"SGLANG_FL_CONFIG": "~/mine.yaml", "SGLANG_FL_DISPATCH_LOG": "~/bound"}, [], [])
+
+    assert (loaded.trace_dir, loaded.dispatch_log) == (tmp_path / "traces", tmp_path / "bound")
+
+
+def test_home_directory_of_nobody_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"trace_dir.*~nobody-of-that-name"):
+        load_settings({"SGLANG_FL_TRACE_DIR": "~nobody-of-that-name/traces"}, [], [])
+
+
 def test_origin_of_each_kind_reads_well(tmp_path: Path) -> None:
     loaded = load_yaml(
         tmp_path,

@@ -48,6 +48,10 @@ def flag_gems(device_type: str) -> Answer:
 
 def obstacle() -> Obstacle | None:
     """The first thing that keeps FlagGems from serving, whatever the device; None where nothing does."""
+    has_triton = find_spec("triton") is not None
+    broken = broken_by_triton() if has_triton else None
+    if broken is not None:  # first: to install what else may be missing would not help
+        return Obstacle(broken, f"take an SGLang that brings triton before {TRITON_BEFORE}")
     package = installed_package()
     if package is None:
         return Obstacle("flag-gems is not installed", _INSTALL)
@@ -57,10 +61,7 @@ def obstacle() -> Obstacle | None:
     missing = _missing()
     if missing is not None:
         return Obstacle(f"{missing} is not installed, which flag-gems imports", f"pip install {missing}", missing)
-    if find_spec("triton") is None:
-        return Obstacle("triton is not installed", f"pip install 'triton<{TRITON_BEFORE}'")
-    broken = broken_by_triton()
-    return None if broken is None else Obstacle(broken, f"take an SGLang that brings triton before {TRITON_BEFORE}")
+    return None if has_triton else Obstacle("triton is not installed", f"pip install 'triton<{TRITON_BEFORE}'")
 
 
 def _outdated(package: Path) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -64,18 +66,34 @@ def _lines() -> Iterator[Line]:
         yield Line(CORE, _failure(error))
         yield from _without_session(error)
     else:
+        told = _told_by_plugins(session.plugins, session.settings)
         yield from _of_core(check_versions(session.platform.device_type))
         yield from _of_core(check_variables(os.environ, session.settings, session.platform))
         yield from _of_core(_check_session(session))
-        yield from _check_plugins(session.plugins, session.settings)
+        yield from _check_plugins(session.plugins)
+        yield from told
 
 
 def _without_session(stopped_by: SglangFlError) -> Iterator[Line]:
     try:
         yield from _of_core(check_variables(os.environ, early(), None))
-        yield from _check_plugins(load_plugins(), early(), stopped_by)
+        plugins = load_plugins()
+        told = [] if _torch_is_broken() else _told_by_plugins(plugins, early())  # what stands on it would tell no more
+        yield from _check_plugins(plugins, stopped_by)
+        yield from told
     except SglangFlError as error:
         yield Line(CORE, _failure(error))
+
+
+def _torch_is_broken() -> bool:
+    """Is it installed, and did not import?"""
+    return find_spec("torch") is not None and "torch" not in sys.modules
+
+
+def _told_by_plugins(plugins: Plugins, settings: Settings) -> list[Line]:
+    """Asked before anything that may find a plugin broken: who is broken is asked no more."""
+    offers = collect(plugins, "sglang_fl_diagnose", Diagnosis, settings=settings)
+    return [Line(offer.plugin.distribution, offer.record) for offer in offers]
 
 
 def _of_core(diagnoses: Iterator[Diagnosis]) -> Iterator[Line]:
@@ -108,14 +126,11 @@ def _check_aten_ops(session: Session) -> Iterator[Diagnosis]:
         yield Diagnosis(subject="ATen ops", ok=True, found=found)
 
 
-def _check_plugins(plugins: Plugins, settings: Settings, stopped_by: SglangFlError | None = None) -> Iterator[Line]:
-    # First: it may find out that one is broken.
-    offers = collect(plugins, "sglang_fl_diagnose", Diagnosis, settings=settings)
+def _check_plugins(plugins: Plugins, stopped_by: SglangFlError | None = None) -> Iterator[Line]:
     for plugin in plugins:
         problem = problem_of(plugin, stopped_by)
         loaded = Diagnosis(subject=str(plugin), ok=True, found="loaded")
         yield Line(CORE, loaded if problem is None else _failure(problem))
-    yield from (Line(offer.plugin.distribution, offer.record) for offer in offers)
 
 
 def _failure(error: SglangFlError, subject: str | None = None) -> Diagnosis:

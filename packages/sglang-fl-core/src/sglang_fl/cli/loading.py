@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
+
+from packaging.version import Version
 
 from sglang_fl import declarations
 from sglang_fl.cli.variables import check_variables
@@ -27,11 +30,22 @@ def start() -> Session:
             import torch  # noqa: F401, PLC0415 - it costs seconds, which not every command needs
         except (ImportError, OSError) as error:
             raise PlatformError(
-                CORE, asked="PyTorch", found=f"{type(error).__name__}: {error}", do="run `sglang-fl doctor`"
+                CORE,
+                asked="PyTorch, to find a platform with",
+                found=f"{type(error).__name__}: {error}",
+                do=_install_torch(),
             ) from error
         from sglang_fl.session import Session  # noqa: PLC0415 - it imports torch
 
         return Session.start(os.environ)
+
+
+def _install_torch() -> str:
+    try:
+        release = Version(importlib.metadata.version("torch")).public  # any build of it will do
+    except importlib.metadata.PackageNotFoundError:
+        return "pip install torch"
+    return f'pip install --force-reinstall "torch=={release}"'
 
 
 def start_and_note() -> Session:

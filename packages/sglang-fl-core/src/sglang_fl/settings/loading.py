@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sglang_fl.records import Setting
@@ -64,8 +63,8 @@ def early_settings(environ: Mapping[str, str]) -> Settings:
 def _of_user(environ: Mapping[str, str], known: Vocabulary) -> list[Written]:
     """What the user wrote, highest first."""
     environment = from_environment(environ, known)
-    path = environment.content.get(known["config"].setting.variable)
-    return [environment] if path is None else [environment, from_file(Path(str(path)))]
+    config = read(environment, {"config": known["config"]}).get("config")
+    return [environment] if config is None else [environment, from_file(config.value)]
 
 
 def _settle(sources: Sequence[Source], known: Vocabulary) -> Settings:

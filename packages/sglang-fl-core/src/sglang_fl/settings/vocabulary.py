@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -79,7 +80,17 @@ def read_value(entry: Declared, given: object, where: str) -> Any:
     except ValidationError as error:
         raise _value_error(entry.setting, where, error) from error
     _check_immutable(entry, value)
-    return value
+    return _without_tilde(value, entry.setting, where) if isinstance(value, Path) else value
+
+
+def _without_tilde(path: Path, setting: Setting, where: str) -> Path:
+    """A shell expands ``~`` in some places, and YAML in none."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SettingsError(
+            CORE, asked=f"{setting.key} ({where})", found=f"'{path}': {error}", do="write a path without ~"
+        ) from error
 
 
 @cache

@@ -90,7 +90,7 @@ def _require_flag_gems(settings: Settings, device_type: str) -> None:
         raise _impossible(obstacle.found, settings, do=obstacle.do)
     answer = availability.own_kernels(device_type)
     if answer is not True:
-        raise _impossible(str(answer), settings)
+        raise _impossible(str(answer), settings, do="serve on a device that torch and Triton find")
 
 
 def _readable(package: Path) -> Table:
