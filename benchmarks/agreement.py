@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.engines import ALONE, FLAGOS, VENDOR, Engine, Tokens, start_all
-from benchmarks.figures import Figures, parser
+from benchmarks.engines import ALONE, FLAGOS, VENDOR, Engine, Tokens, add_served, start_all
+from benchmarks.figures import Figures, parser, worst
 from benchmarks.prompts import PROMPTS
 from examples.smollm2 import model_path
 
@@ -55,6 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sglang-fl-agreement-") as scratch, ExitStack() as stack:
         arguments = {**ARGUMENTS, "model_path": str(model)}
         engines = start_all(stack, [ALONE, VENDOR, FLAGOS], arguments, args.logs or Path(scratch))
+        add_served("agreement", engines, figures)
         answers = [_answers(engine, prompts) for engine in engines]
         texts = [prompt + answer for prompt, answer in zip(prompts, answers[0], strict=True)]
         logits = [_logits(engine, texts, _head(model)) for engine in engines]
@@ -97,7 +98,7 @@ def _head(model: Path) -> torch.Tensor:
 
 def _distance(ones: list[torch.Tensor], others: list[torch.Tensor]) -> float:
     """The largest distance of two logit vectors for one token, relative to the length of the first."""
-    return max(((a - b).norm(dim=-1) / a.norm(dim=-1)).max().item() for a, b in zip(ones, others, strict=True))
+    return worst(((a - b).norm(dim=-1) / a.norm(dim=-1)).max().item() for a, b in zip(ones, others, strict=True))
 
 
 def _compare_near(
@@ -110,7 +111,7 @@ def _compare_near(
         for position in islice((i for i, (a, b) in enumerate(zip(mine, its, strict=True)) if a != b), 1):
             at = logits[index][position]
             lead, near = (at[mine[position]] - at[its[position]]).item(), NEAR * at.abs().max().item()
-            unexplained += lead > near
+            unexplained += not lead <= near  # not a number explains nothing
             _tell(f"prompt {index} parts at token {position}: a lead of {lead:.3g} logits, near is {near:.3g}")
     figures.add("agreement.flagos.unexplained", unexplained, "prompts", equals=0)
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.beside import RAISED, Beside, Finding, Function
-from benchmarks.figures import Figures, parser, seconds
+from benchmarks.figures import Figures, file_to_write, parser, seconds
 from sglang_fl_flaggems.aten.defects import silently_wrong
 from sglang_fl_flaggems.aten.registration import rows_of
 from sglang_fl_flaggems.aten.table import installed_package, read_release
@@ -47,11 +47,13 @@ class Examined(NamedTuple):
     Attributes:
         calls: how many, by overload.
         left: the ops that it did not come to: time was up, or an error on the device ended its work.
+        without_samples: the ops of which it called nothing: no samples can be made here.
     """
 
     calls: Counter[str]
     findings: list[Finding]
     left: list[str]
+    without_samples: list[str]
 
 
 Examine = Callable[[list[str], float], Examined]
@@ -65,7 +67,7 @@ class Seen:
         self._findings: dict[tuple[str, str], Finding] = {}
         self.calls: Counter[str] = Counter()
         self.left: list[str] = []
-        """The ops that no process came to."""
+        """The ops that no process came to, or that have no samples."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -75,6 +77,7 @@ class Seen:
     def add(self, examined: Examined) -> None:
         """Adds what a process has seen: whoever is stopped keeps that."""
         self.calls += examined.calls
+        self.left += examined.without_samples
         for finding in examined.findings:
             self._findings.setdefault((finding.overload, finding.what), finding)
         if self._file is not None:
@@ -85,7 +88,9 @@ class Seen:
 def main() -> None:
     """Examines every op that PyTorch has samples of, and exits 1 if one is wrong that the layer would replace."""
     options = parser(__doc__ or "")
-    options.add_argument("--rows", type=Path, metavar="FILE", help="write an example of each finding to FILE as CSV")
+    options.add_argument(
+        "--rows", type=file_to_write, metavar="FILE", help="write an example of each finding to FILE as CSV"
+    )
     options.add_argument("--seconds", type=seconds, default=600.0, metavar="S", help="stop after so many")
     args = options.parse_args()
     deadline, seen = time.monotonic() + args.seconds, Seen(args.rows)
@@ -165,7 +170,11 @@ def _ops() -> dict[str, Any]:
     """What PyTorch has samples of, by name."""
     from torch.testing._internal.common_methods_invocations import op_db  # noqa: PLC0415 - seconds
 
-    return {f"{op.name} {op.variant_test_name}": op for op in op_db}
+    return {_name(op): op for op in op_db}
+
+
+def _name(op: Any) -> str:
+    return f"{op.name} {op.variant_test_name}"
 
 
 def _functions() -> dict[str, Function]:
@@ -177,35 +186,42 @@ def _functions() -> dict[str, Function]:
 def _examined(names: list[str], deadline: float) -> Examined:
     """What becomes of the ops of these names."""
     beside, ops, left = Beside(_functions(), DEVICE_TYPE), _ops(), [*names]
+    without_samples = []
     torch.manual_seed(0)
     while left and time.monotonic() < deadline:
         name = left.pop(0)
         try:
-            _examine(ops[name], beside, deadline)
+            if not _examine(ops[name], beside, deadline):
+                without_samples.append(name)
         except Exception as error:  # one op's samples are not worth what was seen of all others
             print(f"{name}: {error!r}, and the samples after it were left out", file=sys.stderr)
         if beside.is_broken:
             print(f"{name}: a call ended the process, and the samples after it were left out", file=sys.stderr)
             break
-    return Examined(beside.calls, list(beside.findings.values()), left)
+    return Examined(beside.calls, list(beside.findings.values()), left, without_samples)
 
 
-def _examine(op: Any, beside: Beside, deadline: float) -> None:
+def _examine(op: Any, beside: Beside, deadline: float) -> bool:
+    """Was there a sample to call it with?"""
     beside.next_op()
+    called = False
     for dtype in DTYPES:
         if dtype not in op.supported_dtypes(DEVICE_TYPE):
             continue
         for call in _calls(op, dtype):
             with torch.no_grad(), beside, suppress(Exception):  # PyTorch's own refusal: such a call is no sample
                 call()
+            called = True
             if beside.is_broken or time.monotonic() > deadline:
-                return
+                return called
+    return called
 
 
 def _calls(op: Any, dtype: torch.dtype) -> Iterator[Callable[[], Any]]:
     try:
         samples = list(islice(op.sample_inputs(DEVICE_TYPE, dtype), SAMPLES))
-    except Exception:  # samples that this machine cannot make
+    except Exception as error:  # samples that this machine cannot make
+        print(f"{_name(op)}: no samples of {dtype}: {error!r}", file=sys.stderr)
         return
     for sample in samples:
         for given in (sample, _strided(sample), _extreme(sample)):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 CALLS = 24
 """The most calls of an overload that one op's samples come down to."""
 
-RAISED = "raised"
+RAISED, NOT_COMPARED = "raised", "not_compared"
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 
 Function = Callable[..., Any]
@@ -23,7 +23,8 @@ class Finding(NamedTuple):
     """What the other function made of one call of an overload, where that is not what PyTorch's makes of it.
 
     Attributes:
-        what: ``raised``, or what differs: ``dtype``, ``shape``, ``values``, ``written``.
+        what: ``raised``, or what differs: ``device``, ``dtype``, ``shape``, ``values``, ``written``; ``not_compared``
+            where comparing them raised.
         call: the arguments, in words.
     """
 
@@ -75,13 +76,12 @@ class Beside(TorchDispatchMode):
             result = function(*given[0], **given[1])
             self._synchronize()
         except Exception as error:  # whatever it raises
-            self._tell(overload, RAISED, f"{told}: {type(error).__name__}: {str(error)[:200]}")
+            self._tell(overload, RAISED, _with_error(told, error))
             return own
-        what = _difference(own, result, func)
-        if what is None and _difference(
-            *(list(map(_whole, _tensors(values))) for values in ((args, kwargs), given)), func
-        ):
-            what = "written"
+        try:
+            what = _difference(own, result, func) or _written((args, kwargs), given, func)
+        except Exception as error:  # it would pass for PyTorch's refusal of the call
+            what, told = NOT_COMPARED, _with_error(told, error)
         if what is not None:
             self._tell(overload, what, told)
         return own
@@ -133,7 +133,15 @@ def _difference(own: Any, other: Any, func: Any) -> str | None:
         return "shape"
     if [a.dtype for a in mine] != [b.dtype for b in others]:
         return "dtype"
+    if [a.device for a in mine] != [b.device for b in others]:
+        return "device"
     return None if _is_undetermined(func) or all(map(_is_close, mine, others)) else "values"
+
+
+def _written(mine: Any, others: Any, func: Any) -> str | None:
+    """Does what they were given differ now, and what lies around it?"""
+    wholes = (list(map(_whole, _tensors(values))) for values in (mine, others))
+    return "written" if _difference(*wholes, func) else None
 
 
 def _is_undetermined(func: Any) -> bool:
@@ -162,6 +170,10 @@ def _is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
 def _told(args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     words = [*map(_word, args), *(f"{name}={_word(value)}" for name, value in kwargs.items())]
     return ", ".join(words)
+
+
+def _with_error(told: str, error: Exception) -> str:
+    return f"{told}: {type(error).__name__}: {str(error)[:200]}"
 
 
 def _word(value: Any) -> str:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from benchmarks.figures import Figures, parser, some_of
+from benchmarks.figures import Figures, at_least, parser, some_of
 from sglang_fl.communication.agreement import agree
 from sglang_fl.communication.collectives import CommunicatorError, Group
 from sglang_fl.communication.exchange import Departure
@@ -69,9 +69,9 @@ Sides = dict[str, Side]
 def main() -> None:
     """Starts the ranks, and prints what the first of them tells."""
     options = parser(__doc__)
-    options.add_argument("--ranks", type=int, default=2)
+    options.add_argument("--ranks", type=at_least(2), default=2)
     options.add_argument("--collectives", type=some_of(*COLLECTIVES), default=["all_reduce"], metavar="C,...")
-    options.add_argument("--largest", type=int, default=SIZES[-1], help="the largest size, in bytes")
+    options.add_argument("--largest", type=at_least(SIZES[0]), default=SIZES[-1], help="the largest size, in bytes")
     args = options.parse_args()
     figures = Figures(args.json)
     figures.add("collectives.served_adds", served_adds(), "us", at_most=SERVED_ADDS_US)
@@ -139,11 +139,12 @@ def _rank(rank: int, count: int, address: str, work: tuple[list[str], list[int]]
     group = _group(rank, count, device)
     for collective in work[0]:
         sides = dict(_sides(collective, group))
-        for size in work[1]:
+        for about in work[1]:
+            size = about // (4 * count) * 4 * count  # whole numbers of either dtype for each rank
             taking = {name: side for name, side in sides.items() if side.takes(_tensors(collective, group, size)[1])}
             for name, microseconds in _measured(collective, taking, group, size).items():
                 if rank == 0:
-                    figure = f"collectives.{collective}.{_written(size)}.{name}"
+                    figure = f"collectives.{collective}.{_written(about)}.{name}"
                     told.put((figure, microseconds, "us"))
                     told.put((f"{figure}.rate", size / microseconds / 1e3, "GB/s"))
     dist.barrier(group.cpu_group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.cores import move
+from benchmarks.figures import Figures
 
 START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 1200.0, 240.0, 20.0
 LOG_CHARACTERS = 4000
@@ -24,19 +25,29 @@ Tokens = list[int]
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to serve: its name, sglang-fl's settings, which are environment variables, and SGLang's arguments."""
+    """A way to serve: its name, sglang-fl's settings, which are environment variables, SGLang's arguments, and the
+    implementation that its layers must be bound to, if it is to be asked."""
 
     name: str
     settings: tuple[tuple[str, str], ...] = ()
     arguments: tuple[tuple[str, Any], ...] = ()
+    serves: str | None = None
 
 
 ALONE = Variant("alone", (("SGLANG_FL_ENABLED", "0"),))
-VENDOR = Variant("vendor")
-FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),))
-ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")))
-ATEN_BUT_MM = Variant("aten_but_mm", (*ATEN.settings, ("SGLANG_FL_FLAGOS_BLACKLIST", "mm")))
+VENDOR = Variant("vendor", serves="vendor.cuda")
+FLAGOS = Variant("flagos", (("SGLANG_FL_PREFER", "flagos"),), serves="flagos.triton")
+ATEN = Variant("aten", (*FLAGOS.settings, ("USE_FLAGGEMS", "1")), serves=FLAGOS.serves)
+ATEN_BUT_MM = Variant("aten_but_mm", (*ATEN.settings, ("SGLANG_FL_FLAGOS_BLACKLIST", "mm")), serves=FLAGOS.serves)
 """FlagGems times variants of its ``mm`` for every number of tokens that a graph is captured for: that takes minutes."""
+
+
+class EngineError(RuntimeError):
+    """``engine`` gave no answer."""
+
+    def __init__(self, engine: Engine, message: str) -> None:
+        super().__init__(message)
+        self.engine = engine
 
 
 class Engine:
@@ -55,9 +66,15 @@ class Engine:
         theirs.close()
 
     def wait(self) -> None:
-        """Raises RuntimeError when the start failed, with the end of its log."""
+        """Raises EngineError when the start failed, with the end of its log."""
         self.start_seconds: float = self._answer(START_SECONDS)
         self._processes = self._tree()
+
+    @property
+    def bound(self) -> list[str]:
+        """What serves each class of its model's layers that is not left to SGLang."""
+        lines = _bound_file(self._log).read_text(encoding="utf-8").splitlines()
+        return [line.rpartition("(")[2].rstrip(")") for line in lines]  # [OOT-DISPATCH] RMSNorm → vendor(vendor.cuda)
 
     def generate(self, **request: Any) -> list[dict[str, Any]]:
         """SGLang's answers to a request."""
@@ -112,7 +129,7 @@ class Engine:
             pass
         end = self._log.read_text(errors="replace")[-LOG_CHARACTERS:] if self._log.exists() else ""
         msg = f"the engine {self.variant.name!r} gave no answer; its log is {self._log}, which ends\n{end}"
-        raise RuntimeError(msg)
+        raise EngineError(self, msg)
 
 
 def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str, Any], logs: Path) -> list[Engine]:
@@ -126,12 +143,27 @@ def start_all(stack: ExitStack, variants: list[Variant], arguments: Mapping[str,
     return engines
 
 
+def add_served(name: str, engines: Sequence[Engine], figures: Figures) -> None:
+    """Adds in how many engines of each variant all layers are bound to what it serves, which must be all of them: where
+    the plugin is not there, SGLang alone would be compared with itself."""
+    for variant in dict.fromkeys(engine.variant for engine in engines if engine.variant.serves):
+        its = [engine for engine in engines if engine.variant is variant]
+        served = sum(set(engine.bound) == {variant.serves} for engine in its)
+        figures.add(f"{name}.{variant.name}.served", served, "engines", equals=len(its))
+
+
+def _bound_file(log: Path) -> Path:
+    return log.with_suffix(".bound")
+
+
 def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) -> None:
-    for name in [name for name in os.environ if name.startswith(("SGLANG_FL_", "USE_FLAGGEMS"))]:
+    foreign = ("SGLANG_FL_", "SGLANG_FLAGGEMS_", "USE_FLAGGEMS", "SGLANG_PLUGINS", "SGLANG_PLATFORM")
+    for name in [name for name in os.environ if name.startswith(foreign)]:
         del os.environ[name]
-    os.environ.update(variant.settings)
-    os.environ["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "0"  # engines that start beside it take memory as they go
     log.parent.mkdir(parents=True, exist_ok=True)
+    _bound_file(log).write_text("")
+    os.environ.update({"SGLANG_FL_DISPATCH_LOG": str(_bound_file(log).absolute()), **dict(variant.settings)})
+    os.environ["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "0"  # engines that start beside it take memory as they go
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)

@@ -15,16 +15,19 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata
-from math import inf
+from math import inf, isnan
 from pathlib import Path
 from typing import Any, NoReturn
 
-VERSIONS_OF = ("torch", "sglang", "sglang-fl-core")
+VERSIONS_OF = (
+    *("torch", "triton", "sglang", "sglang-kernel", "flag-gems"),
+    *("sglang-fl-core", "sglang-fl-cuda", "sglang-fl-flaggems", "sglang-fl-flagcx"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,17 @@ class Figures:
 def parser(description: str) -> argparse.ArgumentParser:
     """A command line with ``--json FILE``, for a script to add to."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
+    result.add_argument("--json", type=file_to_write, metavar="FILE", help="write the figures to FILE as well")
     return result
+
+
+def file_to_write(text: str) -> Path:
+    """An argument's type: a file in a folder that is there. Whoever writes it has measured for minutes by then."""
+    file = Path(text)
+    if not file.parent.is_dir():
+        msg = f"there is no folder {file.parent}"
+        raise argparse.ArgumentTypeError(msg)
+    return file
 
 
 def some_of(*names: object) -> Callable[[str], list[str]]:
@@ -99,6 +111,19 @@ def some_of(*names: object) -> Callable[[str], list[str]]:
     return read
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number that is no less."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            msg = f"{text} is less than {least}"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return whole_number
+
+
 def seconds(text: str) -> float:
     """An argument's type: how long something is to take."""
     value = float(text)
@@ -106,6 +131,11 @@ def seconds(text: str) -> float:
         msg = f"{text} is no length of time"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def worst(values: Iterable[float]) -> float:
+    """The largest, or not a number where one of them is none: ``max`` keeps that only if it comes first."""
+    return max(values, key=lambda value: (isnan(value), value))
 
 
 def _judge(value: float, at_most: float | None, at_least: float | None, equals: float | None) -> tuple[str, bool]:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.cores import fastest
-from benchmarks.engines import Engine, Tokens
+from benchmarks.engines import Engine, Tokens, add_served
 from benchmarks.figures import Figures
 
 SECONDS, LEAST_ROUNDS = 15.0, 3
@@ -88,13 +88,14 @@ def compare(
     figures: Figures,
     seconds: float = SECONDS,
 ) -> None:
-    """Adds each variant's speed at each work, and what it keeps of that of the first, which is SGLang alone.
+    """Adds what each variant serves, its speed at each work, and what it keeps of that of the first: SGLang alone's.
 
     Of an engine the best answer counts: a shared machine only ever takes from it. Of several engines of a variant the
     median does: two processes that do the same differ by a per cent, the one as likely faster as the other. What the
     slowest keeps of the fastest is added. ``bounds`` are what is to be kept, by variant. Each engine does each work for
     about ``seconds``.
     """
+    add_served(name, engines, figures)
     for label, work in WORKS.items():
         best = _in_turns(engines, work.prompts(vocabulary), work.new_tokens, seconds)
         taken: dict[str, list[float]] = {}
@@ -123,16 +124,24 @@ def _in_turns(engines: Sequence[Engine], prompts: list[Tokens], new_tokens: int,
 
     Each turn follows another engine's, for all alike: the GPU and the caches have been that one's, and an engine that
     followed itself would find them its own. The first answer of a turn pays most of that, and does not count. In each
-    round all run on the same cores.
+    round all run on the same cores, which were the fastest when it began: who comes first is left to chance.
     """
     warm = [engine.timed(prompts, new_tokens) for engine in engines for _ in range(2)]
     alone = warm[1]  # the first engine is SGLang alone
     repeats = max(LEAST_ANSWERS, round(TURN_SECONDS / alone))
-    best = dict.fromkeys(engines, inf)
+    best, order = dict.fromkeys(engines, inf), engines
     for _ in range(max(LEAST_ROUNDS, round(seconds / alone / (repeats + 1)))):
-        cores = fastest(CORES)
-        for engine in engines:
+        cores, order = fastest(CORES), _shuffled(engines, order[-1])
+        for engine in order:
             engine.run_on(cores)
             engine.timed(prompts, new_tokens)
             best[engine] = min(best[engine], *(engine.timed(prompts, new_tokens) for _ in range(repeats)))
     return list(best.values())
+
+
+def _shuffled(engines: Sequence[Engine], last: Engine) -> Sequence[Engine]:
+    """In any order that does not begin with ``last``, unless there is no other. Of two there is but one."""
+    order = random.sample(engines, len(engines))
+    while order[0] is last and len(engines) > 1:
+        order = random.sample(engines, len(engines))
+    return order

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.figures import worst
 from sglang_fl.ops import CONTRACTS
 from sglang_fl.reference.activation import gelu_and_mul, gelu_tanh_and_mul, silu_and_mul
 from sglang_fl.reference.normalization import gemma_rms_norm, layer_norm, rms_norm
@@ -69,7 +70,7 @@ class Case:
         arguments = self.arguments(device)
         exact = EXACT[self.op](*(_of_rows(value, self.tokens) for value in arguments))
         pairs = zip(_tensors(implementation(*arguments)), _tensors(exact), strict=True)
-        return max(_error(_rows(got).double(), want) for got, want in pairs)
+        return worst(_error(_rows(got).double(), want) for got, want in pairs)
 
     def _random(self, device: torch.device, *shape: int) -> torch.Tensor:
         return torch.randn(self.tokens, *shape, device=device, dtype=self.dtype)

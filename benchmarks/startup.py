@@ -67,9 +67,13 @@ def seconds(program: str) -> float:
 
 
 def _run(program: str) -> float:
+    own = {key: value for key, value in os.environ.items() if not key.startswith("SGLANG_FL_")}
     # With bytecode caches, as Python has them unless it is told otherwise.
-    environ = os.environ | {"SGLANG_PLUGINS": "none", "PYTHONDONTWRITEBYTECODE": ""}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, env=environ, check=True)
+    environ = own | {"SGLANG_PLUGINS": "none", "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, env=environ, check=False, text=True)
+    if done.returncode:
+        sys.exit(f"a process ended with {done.returncode}:\n{done.stderr}")
     return float(done.stdout.split()[-1])
 
 

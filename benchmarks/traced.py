@@ -31,7 +31,7 @@ def compare_traces(name: str, engines: Sequence[Engine], vocabulary: int, figure
     ``device`` is the time of all that the GPU runs, and ``graphs``, where there are any, that from a graph's beginning
     to its end, gaps included. The median of a variant's engines counts, as in :func:`benchmarks.loads.compare`; the
     calls are those of its first. Tells what this one runs more or less often than the first of all. RuntimeError when
-    the profiler saw nothing.
+    the profiler saw nothing, or graphs of some variants alone.
     """
     for label, work in WORKS.items():
         prompts = work.prompts(vocabulary)
@@ -47,13 +47,23 @@ def compare_traces(name: str, engines: Sequence[Engine], vocabulary: int, figure
                 calls = _calls(engine, prompts, work.new_tokens)
                 figures.add(f"{name}.{variant}.{label}.python", len(calls), "calls")
                 names[variant] = _names([*ran, *calls])
-        for what, taken in {"device": busy, "graphs": graphs}.items():
-            if all(map(all, taken.values())):
-                _compare(name, f"{label}.{what}", taken, figures)
+        _compare(name, f"{label}.device", busy, figures)
+        if _are_in_all(graphs):
+            _compare(name, f"{label}.graphs", graphs, figures)
         alone = names[engines[0].variant.name]
         for variant, its in names.items():
             for line in _others(its, alone):
                 print(f"{name}.{variant}.{label}: {line}", file=sys.stderr)
+
+
+def _are_in_all(graphs: Mapping[str, Sequence[float]]) -> bool:
+    """Are there any graphs? What has none beside others that have does not run as it should."""
+    without = [variant for variant, mine in graphs.items() if not all(mine)]
+    are_any = any(map(any, graphs.values()))
+    if are_any and without:
+        msg = f"no graphs ran in {', '.join(without)}, and in other engines some did"
+        raise RuntimeError(msg)
+    return are_any
 
 
 def _compare(name: str, label: str, taken: Mapping[str, Sequence[float]], figures: Figures) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.aten import Examined, Seen, _calls, _extreme, examine_all
+from benchmarks.aten import Examined, Seen, _calls, _examined, _extreme, examine_all
 from benchmarks.beside import Beside, Finding
 
 
@@ -32,6 +32,9 @@ def asinh() -> SimpleNamespace:
         op=torch.asinh,
         inplace_variant=torch.Tensor.asinh_,
         supports_out=True,
+        name="asinh",
+        variant_test_name="",
+        supported_dtypes=lambda device: {torch.float32},
         sample_inputs=lambda device, dtype: [Sample(torch.randn(2, 3, dtype=dtype))],
     )
 
@@ -56,13 +59,30 @@ def test_what_has_no_room_for_extremes_or_takes_none_is_left() -> None:
     assert _extreme(Sample(torch.randn(3, 3).to_sparse())) is None
 
 
+def test_an_op_whose_samples_cannot_be_made_is_told_and_not_reached(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory(device: str, dtype: torch.dtype) -> None:
+        raise torch.OutOfMemoryError
+
+    ops = {"made": asinh(), "not made": asinh()}
+    ops["not made"].sample_inputs = out_of_memory
+    monkeypatch.setattr("benchmarks.aten.DEVICE_TYPE", "cpu")
+    monkeypatch.setattr("benchmarks.aten._ops", lambda: ops)
+    monkeypatch.setattr("benchmarks.aten._functions", dict)
+    seen = Seen(None)
+    seen.add(_examined([*ops], time.monotonic() + 60.0))
+    assert seen.left == ["not made"]
+    assert capsys.readouterr().err == "asinh : no samples of torch.float32: OutOfMemoryError()\n"
+
+
 def examine(names: list[str], deadline: float) -> Examined:
     """In a process of its own: one op ends it before it can answer, and one after which nothing else can be done."""
     if "fails" in names:
         msg = "out of memory"
         raise RuntimeError(msg)
     done = names[:1] if "breaks" in names else names
-    return Examined(Counter(done), [Finding(name, "raised", "x") for name in done], names[len(done) :])
+    return Examined(Counter(done), [Finding(name, "raised", "x") for name in done], names[len(done) :], [])
 
 
 @pytest.mark.parametrize(("seconds", "reached"), [(60.0, {"breaks", "later"}), (0.0, {"breaks"})])

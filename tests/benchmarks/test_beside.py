@@ -23,6 +23,20 @@ def of_another_dtype(x: torch.Tensor, *rest: Any) -> torch.Tensor:
     return x.sqrt().double()
 
 
+def on_another_device(x: torch.Tensor) -> torch.Tensor:
+    return torch.abs(x).to("meta")
+
+
+class Incomparable(torch.Tensor):
+    """Raises whatever it is asked but for its shape, dtype and device."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ == "__get__":
+            return super().__torch_function__(func, types, args, kwargs or {})
+        raise NotImplementedError
+
+
 def refusing(*values: Any) -> None:
     raise NotImplementedError
 
@@ -33,6 +47,8 @@ FAULTS = [
     ("fill_.Scalar", past_the_strides, lambda x: x[:, ::2].fill_(3.0), "written"),
     ("sqrt", of_another_dtype, lambda x: x.sqrt(), "dtype"),
     ("abs", refusing, lambda x: x.abs(), "raised"),
+    ("abs", on_another_device, lambda x: x.abs(), "device"),
+    ("abs", lambda x: x.abs().as_subclass(Incomparable), lambda x: x.abs(), "not_compared"),
 ]
 RIGHT = {"mul.Tensor": torch.mul, "fill_.Scalar": torch.Tensor.fill_, "sqrt": torch.sqrt, "abs": torch.abs}
 

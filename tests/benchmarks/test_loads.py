@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import count, pairwise
 from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks import loads
 from benchmarks.engines import ALONE, FLAGOS, VENDOR, Variant
 from benchmarks.figures import Figures
 from benchmarks.loads import LEAST_ROUNDS, WORKS, compare
@@ -32,6 +34,7 @@ class TimedEngine:
     def __init__(self, variant: Variant, name: str, machine: Machine, seconds: float) -> None:
         self.variant, self._name, self._machine, self._seconds = variant, name, machine, seconds
         self.cores: list[frozenset[int]] = []
+        self.bound = [variant.serves]
 
     def run_on(self, cores: Collection[int]) -> None:
         self.cores.append(frozenset(cores))
@@ -84,12 +87,26 @@ def test_of_one_engine_nothing_is_the_slowest(capsys: pytest.CaptureFixture[str]
     assert not [name for name in found if name.endswith(".slowest")]
 
 
-def test_in_each_round_every_engine_runs_on_the_same_cores() -> None:
+def test_in_each_round_every_engine_runs_on_the_same_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = count()
+    monkeypatch.setattr(loads, "fastest", lambda _: {next(tried)})
     engines: list[Any] = [TimedEngine(variant, variant.name, Machine(0.0, 0), 0.4) for variant in (ALONE, VENDOR)]
     compare("run", engines, 1000, {}, Figures(), seconds=6.0)
     alone, vendor = (engine.cores for engine in engines)
     assert alone == vendor
     assert len(alone) == 5 * len(WORKS)  # in each a first answer and two that count, of 0.4 s
+
+
+def test_any_engine_may_be_the_first_of_a_round_but_the_last_of_the_round_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[TimedEngine] = []
+    monkeypatch.setattr(loads, "fastest", lambda _: {0})
+    monkeypatch.setattr(TimedEngine, "run_on", lambda engine, _: turns.append(engine))
+    engines: list[Any] = [TimedEngine(ALONE, str(n), Machine(0.0, 0), 0.4) for n in range(3)]
+    loads._in_turns(engines, [], 64, seconds=60.0)
+    assert all(one is not other for one, other in pairwise([engines[-1], *turns]))
+    assert {*turns[::3]} == {*turns[1::3]} == {*turns[2::3]} == {*engines}
 
 
 def test_however_short_the_time_there_are_rounds_enough_to_choose_from() -> None:

@@ -135,3 +135,12 @@ def test_where_there_are_no_graphs_none_are_compared(capsys: pytest.CaptureFixtu
     engines: list[Any] = [TracedEngine(variant, ("gemm", 1.0), functions=["step"]) for variant in (ALONE, VENDOR)]
     compare_traces("run", engines, 1000, Figures())
     assert ".graphs" not in capsys.readouterr().out
+
+
+def test_graphs_of_some_variants_alone_are_an_error_that_names_the_others() -> None:
+    engines: list[Any] = [
+        TracedEngine(ALONE, functions=["step"], graph=[(10.0, 1.0), (13.0, 2.0)]),
+        TracedEngine(VENDOR, ("in a graph", 1.0), functions=["step"]),
+    ]
+    with pytest.raises(RuntimeError, match="no graphs ran in vendor,"):
+        compare_traces("run", engines, 1000, Figures())
