@@ -118,7 +118,7 @@ def _devices() -> Iterator[Diagnosis]:
         device = torch.cuda.get_device_properties(index)
         capability = (device.major, device.minor)
         # The sgl_kernel of a chip that only speaks CUDA is its vendor's own build.
-        fits = capability >= OLDEST_CAPABILITY or machine() is None
+        fits = capability >= OLDEST_CAPABILITY or not isinstance(machine(), Machine)
         yield Diagnosis(
             subject=f"CUDA device {index}",
             ok=fits,
