@@ -31,7 +31,7 @@ def start() -> Session:
         except (ImportError, OSError) as error:
             raise PlatformError(
                 CORE,
-                asked="PyTorch, to find a platform with",
+                asked="PyTorch",
                 found=f"{type(error).__name__}: {error}",
                 do=_install_torch(),
             ) from error
