@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,6 +16,9 @@ import psutil
 
 from benchmarks.cores import move
 from benchmarks.figures import Figures
+from benchmarks.inherited import inherited
+from examples.bound import bound_rows, tracing
+from sglang_fl.errors import SglangFlError
 
 START_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 1200.0, 240.0, 20.0
 LOG_CHARACTERS = 4000
@@ -72,9 +76,11 @@ class Engine:
 
     @property
     def bound(self) -> list[str]:
-        """What serves each class of its model's layers that is not left to SGLang."""
-        lines = _bound_file(self._log).read_text(encoding="utf-8").splitlines()
-        return [line.rpartition("(")[2].rstrip(")") for line in lines]  # [OOT-DISPATCH] RMSNorm → vendor(vendor.cuda)
+        """What serves each class of its model's layers, if its variant is to be asked; nothing where no worker told."""
+        try:
+            return [row.implementation for row in bound_rows(_traces(self._log))]
+        except SglangFlError:
+            return []
 
     def generate(self, **request: Any) -> list[dict[str, Any]]:
         """SGLang's answers to a request."""
@@ -152,17 +158,18 @@ def add_served(name: str, engines: Sequence[Engine], figures: Figures) -> None:
         figures.add(f"{name}.{variant.name}.served", served, "engines", equals=len(its))
 
 
-def _bound_file(log: Path) -> Path:
-    return log.with_suffix(".bound")
+def _traces(log: Path) -> Path:
+    return log.with_suffix(".trace")
 
 
 def _serve(variant: Variant, arguments: dict[str, Any], log: Path, pipe: Any) -> None:
-    foreign = ("SGLANG_FL_", "SGLANG_FLAGGEMS_", "USE_FLAGGEMS", "SGLANG_PLUGINS", "SGLANG_PLATFORM")
-    for name in [name for name in os.environ if name.startswith(foreign)]:
+    for name in os.environ.keys() - inherited().keys():
         del os.environ[name]
     log.parent.mkdir(parents=True, exist_ok=True)
-    _bound_file(log).write_text("")
-    os.environ.update({"SGLANG_FL_DISPATCH_LOG": str(_bound_file(log).absolute()), **dict(variant.settings)})
+    if variant.serves:
+        shutil.rmtree(_traces(log), ignore_errors=True)  # an earlier run's
+        os.environ.update(tracing(_traces(log).absolute()))
+    os.environ.update(variant.settings)
     os.environ["SGLANG_ENABLE_TP_MEMORY_INBALANCE_CHECK"] = "0"  # engines that start beside it take memory as they go
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)

@@ -6,7 +6,6 @@ through transformers. Unknown arguments go to ``sglang serve``.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from benchmarks.figures import Figures, parser
+from benchmarks.inherited import inherited
 from benchmarks.prompts import PROMPTS
 from examples.bound import bound_rows, tracing
 from examples.server import serve
@@ -68,10 +68,9 @@ def _served(
 ) -> tuple[Answers, int]:
     """What ``sglang serve`` answers, and how many of its layers call an implementation that is not SGLang's own."""
     _tell(f"generating by sglang serve, {name}")
-    own = {key: value for key, value in os.environ.items() if not key.startswith("SGLANG_FL_")}
     with tempfile.TemporaryDirectory(prefix="sglang-fl-identity-") as scratch:
         trace, log = Path(scratch, "trace"), Path(scratch, "server.log")
-        environment = {**own, **ONE_THREAD, **environment, **tracing(trace)}
+        environment = {**inherited(), **ONE_THREAD, **environment, **tracing(trace)}
         with serve(["--model-path", str(model), *SERVE, *arguments], log, environment) as server:
             bound = sum(row.layers for row in bound_rows(trace) if row.implementation != OWN)
             with server.client() as client:  # one at a time: the products of a batch may round otherwise

@@ -11,12 +11,12 @@ and the clock on the wall would count whatever else the machine does.
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
 
 from benchmarks.figures import Figures, parser
+from benchmarks.inherited import inherited
 
 PROCESSES = 5
 IMPORT_S, ENTRY_POINTS_S = 0.1, 0.3
@@ -67,9 +67,8 @@ def seconds(program: str) -> float:
 
 
 def _run(program: str) -> float:
-    own = {key: value for key, value in os.environ.items() if not key.startswith("SGLANG_FL_")}
     # With bytecode caches, as Python has them unless it is told otherwise.
-    environ = own | {"SGLANG_PLUGINS": "none", "PYTHONDONTWRITEBYTECODE": ""}
+    environ = inherited() | {"SGLANG_PLUGINS": "none", "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-W", "ignore", "-c", program]
     done = subprocess.run(command, capture_output=True, env=environ, check=False, text=True)
     if done.returncode:

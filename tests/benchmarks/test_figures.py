@@ -83,9 +83,8 @@ def test_the_json_file_tells_what_was_measured_on_what(tmp_path: Path) -> None:
     Figures(file).add("call", 0.25, "us", at_most=0.2)  # that it was stopped then is no matter
     report = json.loads(file.read_text())
     assert report["figures"] == [{"name": "call", "value": 0.25, "unit": "us", "bound": "<=0.2", "ok": False}]
-    versions = report["versions"]
-    assert versions["python"] and versions["torch"] and versions["sglang-fl-core"]
-    assert {"sglang-kernel", "sglang-fl-cuda", "sglang-fl-flaggems"} <= versions.keys()
+    ours = {"sglang-fl-core", "sglang-fl-cuda", "sglang-fl-flaggems", "sglang-fl-flagcx"}
+    assert set(report["versions"]) == {"python", "torch", "triton", "sglang", "sglang-kernel", "flag-gems", *ours}
     assert all(report[key] for key in ("date", "command", "device", "cpu"))
 
 

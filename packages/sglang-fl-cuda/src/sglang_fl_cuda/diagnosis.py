@@ -114,11 +114,12 @@ def _devices() -> Iterator[Diagnosis]:
         return
     import torch  # noqa: PLC0415 - seconds, which other commands must not wait
 
+    # The sgl_kernel of a chip that only speaks CUDA is its vendor's own build.
+    least = OLDEST_CAPABILITY if isinstance(machine(), Machine) else (0, 0)
     for index in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(index)
         capability = (device.major, device.minor)
-        # The sgl_kernel of a chip that only speaks CUDA is its vendor's own build.
-        fits = capability >= OLDEST_CAPABILITY or not isinstance(machine(), Machine)
+        fits = capability >= least
         yield Diagnosis(
             subject=f"CUDA device {index}",
             ok=fits,
